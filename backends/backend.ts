@@ -1,0 +1,86 @@
+// The contract between storage and those who serve it. Law: an outcome of 0 means that the host reported the whole
+// length done; errors are numbers here, and exceptions only at open.
+import type { Outcome } from './outcome.js'
+
+/** What a backend can do, fixed at open, so that the server computes its transmission flags once. */
+export interface Capabilities {
+  /** False for an image that was opened read-only. */
+  readonly write: boolean
+  /** TRIM gives space back; where it is false TRIM succeeds and does nothing. */
+  readonly trim: boolean
+  /** Zeroing can be faster than writing zeroes. */
+  readonly fastZero: boolean
+  /** `extents` tells data from holes. */
+  readonly extents: boolean
+  /** Bytes: requests must be multiples of it. A power of two. */
+  readonly minimumBlockSize: number
+  /** Bytes: requests aligned to it are efficient. A power of two, at least 512. */
+  readonly preferredBlockSize: number
+}
+
+/** Zeroes may be a hole. Without it the range must stay allocated. */
+export const ZERO_PUNCH = 1
+/** Zeroes must come faster than writing them, or NOT_FAST is the outcome and nothing was changed. */
+export const ZERO_FAST = 2
+
+/** A run of one kind, from where the one before ended. */
+export interface Extent {
+  /** Bytes. */
+  readonly length: number
+  /** Nothing is allocated: a write here may need space. */
+  readonly hole: boolean
+  /** Reads as zeroes. */
+  readonly zero: boolean
+}
+
+/** What a look at the image under our feet found. */
+export interface Condition {
+  /** Bytes that are still there; less than `size` when somebody truncated the image. */
+  readonly present: number
+  /** The file lost its last link: what is written now is gone when the server ends. */
+  readonly unlinked: boolean
+}
+
+/**
+ * Storage of `size` bytes. `offset` and `length` are bytes on the disk and lie within it: whoever calls has validated.
+ * `start` is a place in the buffer. `xNow` finishes in this turn or answers WOULD_BLOCK; a part may have been done
+ * then. `x` waits; its buffer is the backend's until the promise settles.
+ */
+export interface Backend {
+  /** Bytes; a safe integer. */
+  readonly size: number
+  readonly can: Capabilities
+  /** What an operator should know of this storage's weaknesses, a sentence each. */
+  readonly warnings: readonly string[]
+
+  readNow(target: Uint8Array, start: number, length: number, offset: number): Outcome
+  writeNow(source: Uint8Array, start: number, length: number, offset: number): Outcome
+
+  read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome>
+  /** `durable`: the outcome speaks of stable storage; an error of the sync alone carries SYNC_FAILED. */
+  write(source: Uint8Array, start: number, length: number, offset: number, durable: boolean): Promise<Outcome>
+  /** `mode` is made of ZERO_… bits. */
+  zero(offset: number, length: number, mode: number, durable: boolean): Promise<Outcome>
+  /** Gives the space of the whole blocks within the range back; what it gave back reads as zeroes. */
+  trim(offset: number, length: number, durable: boolean): Promise<Outcome>
+  /** Everything that completed before the call is on stable storage when the outcome is 0. */
+  flush(): Promise<Outcome>
+  /** The errno of write-back that failed and that no sync has told of yet; 0 for none. Never waits. */
+  probe(): Outcome
+  /** Asks the host to read ahead. */
+  cache(offset: number, length: number): Promise<Outcome>
+  /** At most `limit` runs from `offset` on; they may end before `offset + length`, never before the first run does. */
+  extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome>
+  /** A cheap look (one fstat), for once per batch that writes. */
+  look(): Condition
+  /** Gives locks and descriptors back, without a sync: flush first. */
+  close(): Promise<void>
+}
+
+/** The operator's mistake, or the host's refusal, at open: one plain sentence that names the thing and the remedy. */
+export class OpenError extends Error {
+  constructor(message: string) {
+    super(message)
+    this.name = 'OpenError'
+  }
+}

@@ -1,0 +1,125 @@
+// A wrapper that makes any backend fail on command: errors, delays, transfers that stop half-way, operations that
+// decline to finish now. Law: what it does not touch reaches the inner backend unchanged.
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Backend, Condition, Extent } from './backend.js'
+import { DONE, type Outcome } from './outcome.js'
+
+export type FaultableCommand = 'read' | 'write' | 'zero' | 'trim' | 'flush' | 'cache' | 'extents' | 'probe'
+
+/** What is about to happen. */
+export interface Operation {
+  readonly command: FaultableCommand
+  readonly offset: number
+  readonly length: number
+  readonly durable: boolean
+  /** True for the twin that must finish in this turn. */
+  readonly now: boolean
+}
+
+/** What happens instead. */
+export interface Fault {
+  /** The outcome to tell; DONE lets the operation through (after the delay). */
+  readonly outcome: Outcome
+  /** Bytes of a read or write that are really transferred before it fails. Default 0. */
+  readonly transferred?: number
+  /** Wait this long first; only the waiting twins can. */
+  readonly delayMs?: number
+  /** Wait for this promise first; only the waiting twins can. */
+  readonly after?: Promise<unknown>
+}
+
+/** Asked before every operation; undefined lets it through. */
+export type FaultPlan = (operation: Operation) => Fault | undefined
+
+/** `inner`, failing where the plan says so. */
+export function withFaults(inner: Backend, plan: FaultPlan): Backend {
+  return new FaultyBackend(inner, plan)
+}
+
+class FaultyBackend implements Backend {
+  readonly size: number
+  readonly can: Backend['can']
+  readonly warnings: readonly string[]
+  readonly #inner: Backend
+  readonly #plan: FaultPlan
+
+  constructor(inner: Backend, plan: FaultPlan) {
+    this.#inner = inner
+    this.#plan = plan
+    this.size = inner.size
+    this.can = inner.can
+    this.warnings = inner.warnings
+  }
+
+  readNow(target: Uint8Array, start: number, length: number, offset: number): Outcome {
+    const fault = this.#plan({ command: 'read', offset, length, durable: false, now: true })
+    if (fault === undefined || fault.outcome === DONE) return this.#inner.readNow(target, start, length, offset)
+    if (fault.transferred !== undefined) this.#inner.readNow(target, start, fault.transferred, offset)
+    return fault.outcome
+  }
+
+  writeNow(source: Uint8Array, start: number, length: number, offset: number): Outcome {
+    const fault = this.#plan({ command: 'write', offset, length, durable: false, now: true })
+    if (fault === undefined || fault.outcome === DONE) return this.#inner.writeNow(source, start, length, offset)
+    if (fault.transferred !== undefined) this.#inner.writeNow(source, start, fault.transferred, offset)
+    return fault.outcome
+  }
+
+  async #later(
+    command: FaultableCommand,
+    offset: number,
+    length: number,
+    durable: boolean,
+    run: (length: number) => Promise<Outcome>,
+  ): Promise<Outcome> {
+    const fault = this.#plan({ command, offset, length, durable, now: false })
+    if (fault?.delayMs !== undefined) await sleep(fault.delayMs)
+    if (fault?.after !== undefined) await fault.after
+    if (fault === undefined || fault.outcome === DONE) return run(length)
+    if (fault.transferred !== undefined && fault.transferred > 0) await run(fault.transferred)
+    return fault.outcome
+  }
+
+  read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome> {
+    return this.#later('read', offset, length, false, (bytes) => this.#inner.read(target, start, bytes, offset))
+  }
+
+  write(source: Uint8Array, start: number, length: number, offset: number, durable: boolean): Promise<Outcome> {
+    const run = (bytes: number) => this.#inner.write(source, start, bytes, offset, durable)
+    return this.#later('write', offset, length, durable, run)
+  }
+
+  zero(offset: number, length: number, mode: number, durable: boolean): Promise<Outcome> {
+    return this.#later('zero', offset, length, durable, (bytes) => this.#inner.zero(offset, bytes, mode, durable))
+  }
+
+  trim(offset: number, length: number, durable: boolean): Promise<Outcome> {
+    return this.#later('trim', offset, length, durable, (bytes) => this.#inner.trim(offset, bytes, durable))
+  }
+
+  flush(): Promise<Outcome> {
+    return this.#later('flush', 0, 0, true, () => this.#inner.flush())
+  }
+
+  probe(): Outcome {
+    const fault = this.#plan({ command: 'probe', offset: 0, length: 0, durable: false, now: true })
+    return fault?.outcome ?? this.#inner.probe()
+  }
+
+  cache(offset: number, length: number): Promise<Outcome> {
+    return this.#later('cache', offset, length, false, (bytes) => this.#inner.cache(offset, bytes))
+  }
+
+  async extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome> {
+    const fault = this.#plan({ command: 'extents', offset, length, durable: false, now: false })
+    return fault === undefined || fault.outcome === DONE ? this.#inner.extents(offset, length, limit) : fault.outcome
+  }
+
+  look(): Condition {
+    return this.#inner.look()
+  }
+
+  close(): Promise<void> {
+    return this.#inner.close()
+  }
+}

@@ -1,0 +1,34 @@
+// The only list of storage kinds, and the only door of this folder besides backend.ts.
+import type { Backend } from './backend.js'
+import { openMemory } from './memory.js'
+import type { ImageOptions } from './sparse-file/open-image.js'
+import { openSparseFile } from './sparse-file/sparse-file.js'
+
+/** What each kind of backend needs to be opened. */
+export interface BackendOptions {
+  readonly 'sparse-file': ImageOptions
+  /** `size` in bytes. */
+  readonly memory: { readonly size: number }
+}
+
+const KINDS: { readonly [Kind in keyof BackendOptions]: (options: BackendOptions[Kind]) => Promise<Backend> } = {
+  'sparse-file': openSparseFile,
+  memory: async ({ size }) => openMemory(size),
+}
+
+/** Opens storage of a kind. @throws OpenError with one sentence for the operator */
+export function openBackend<Kind extends keyof BackendOptions>(
+  kind: Kind,
+  options: BackendOptions[Kind],
+): Promise<Backend> {
+  return KINDS[kind](options)
+}
+
+export type { Backend, Capabilities, Condition, Extent } from './backend.js'
+export { OpenError, ZERO_FAST, ZERO_PUNCH } from './backend.js'
+export * from './errno.js'
+export { type Fault, type FaultPlan, withFaults } from './fault.js'
+export { duplicateDescriptor } from './native/file-io.js'
+export * from './outcome.js'
+export { lockFile } from './sparse-file/image-lock.js'
+export { createImage } from './sparse-file/open-image.js'

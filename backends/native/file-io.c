@@ -1,0 +1,163 @@
+/* The addon's door: calls that finish in this turn or decline, and a few questions about descriptors.
+ * Law: nothing here may wait for storage (RWF_NOWAIT), but a write on file systems that cannot tell; that one is timed. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <node_api.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io-ops.h"
+#include "io-pool.h"
+#include "napi-door.h"
+
+/* CLOCK_MONOTONIC_COARSE ticks every 4 ms at HZ=250 and costs a few nanoseconds: enough to notice a stall. */
+#define STALL_MS 16
+
+static int64_t coarse_ms(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+  return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+static bool range_arguments(napi_env env, napi_callback_info info, struct door_range *range, int32_t *mode) {
+  napi_value arguments[6];
+  size_t count = 6;
+  if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != napi_ok || count != 6) return false;
+  return door_range(env, arguments, range) && range->bytes != NULL && range->length <= range->room &&
+         napi_get_value_int32(env, arguments[5], mode) == napi_ok;
+}
+
+/* readNow(fd, target, start, length, offset, nowait 0|1) -> outcome. Anything short of the whole length is
+ * WOULD_BLOCK: the waiting twin finds out whether the page was missing or the file ends there. */
+static napi_value read_now(napi_env env, napi_callback_info info) {
+  struct door_range range;
+  int32_t nowait;
+  if (!range_arguments(env, info, &range, &nowait)) return door_throw(env, "readNow: the range is not sound");
+  struct iovec part = {.iov_base = range.bytes, .iov_len = (size_t)range.length};
+  const ssize_t done = preadv2(range.fd, &part, 1, range.offset, nowait ? RWF_NOWAIT : 0);
+  if (done == range.length) return door_int(env, 0);
+  if (done >= 0 || errno == EAGAIN || errno == EINTR) return door_int(env, OUTCOME_WOULD_BLOCK);
+  return door_int(env, errno);
+}
+
+/* writeNow(fd, source, start, length, offset, nowait 0|1) -> outcome, with STALLED where it took long. With nowait
+ * a part may have landed when WOULD_BLOCK is returned: the waiting twin writes the whole again. */
+static napi_value write_now(napi_env env, napi_callback_info info) {
+  struct door_range range;
+  int32_t nowait;
+  if (!range_arguments(env, info, &range, &nowait)) return door_throw(env, "writeNow: the range is not sound");
+  if (nowait) {
+    struct iovec part = {.iov_base = range.bytes, .iov_len = (size_t)range.length};
+    const ssize_t done = pwritev2(range.fd, &part, 1, range.offset, RWF_NOWAIT);
+    if (done == range.length) return door_int(env, 0);
+    if (done >= 0 || errno == EAGAIN || errno == EINTR) return door_int(env, OUTCOME_WOULD_BLOCK);
+    return door_int(env, errno);
+  }
+  const int64_t began = coarse_ms();
+  const int outcome = io_write_all(range.fd, range.bytes, range.length, range.offset, 0);
+  return door_int(env, coarse_ms() - began >= STALL_MS ? outcome | OUTCOME_STALLED : outcome);
+}
+
+/* cached(fd, offset) -> 1 when the byte there can be read without waiting, 0 when not. */
+static napi_value cached(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  size_t count = 2;
+  int32_t fd;
+  int64_t offset;
+  uint8_t byte;
+  DOOR_OK(napi_get_cb_info(env, info, &count, arguments, NULL, NULL));
+  DOOR_OK(napi_get_value_int32(env, arguments[0], &fd));
+  DOOR_OK(napi_get_value_int64(env, arguments[1], &offset));
+  struct iovec part = {.iov_base = &byte, .iov_len = 1};
+  return door_int(env, preadv2(fd, &part, 1, offset, RWF_NOWAIT) == 1);
+}
+
+/* probe(fd) -> 0, or the errno of write-back that failed and was not told yet. Starts no I/O and waits for none:
+ * the range lies past the end (sync_file_range(2)). */
+static napi_value probe(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1;
+  int32_t fd;
+  DOOR_OK(napi_get_cb_info(env, info, &count, &argument, NULL, NULL));
+  DOOR_OK(napi_get_value_int32(env, argument, &fd));
+  const int result = sync_file_range(fd, INT64_MAX - 4096, 1, SYNC_FILE_RANGE_WAIT_BEFORE);
+  return door_int(env, result == 0 || errno == ESPIPE || errno == EINVAL ? 0 : errno);
+}
+
+/* lookAt(fd, into: Float64Array(2)) -> errno; into = [size in bytes, links]. fstat(2), for once per batch. */
+static napi_value look_at(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  size_t count = 2, length;
+  int32_t fd;
+  void *data;
+  napi_typedarray_type type;
+  struct stat status;
+  DOOR_OK(napi_get_cb_info(env, info, &count, arguments, NULL, NULL));
+  DOOR_OK(napi_get_value_int32(env, arguments[0], &fd));
+  DOOR_OK(napi_get_typedarray_info(env, arguments[1], &type, &length, &data, NULL, NULL));
+  if (type != napi_float64_array || length < 2) return door_throw(env, "lookAt(fd, Float64Array(2))");
+  if (fstat(fd, &status) != 0) return door_int(env, errno);
+  ((double *)data)[0] = (double)status.st_size;
+  ((double *)data)[1] = (double)status.st_nlink;
+  return door_int(env, 0);
+}
+
+/* fileSystemType(fd) -> the magic number of statfs(2), or minus errno. */
+static napi_value file_system_type(napi_env env, napi_callback_info info) {
+  napi_value argument, result;
+  size_t count = 1;
+  int32_t fd;
+  struct statfs status;
+  DOOR_OK(napi_get_cb_info(env, info, &count, &argument, NULL, NULL));
+  DOOR_OK(napi_get_value_int32(env, argument, &fd));
+  const double answer = fstatfs(fd, &status) == 0 ? (double)(uint32_t)status.f_type : -(double)errno;
+  DOOR_OK(napi_create_double(env, answer, &result));
+  return result;
+}
+
+/* logicalBlockSize(fd) -> bytes of a block device's smallest request (BLKSSZGET), or minus errno. */
+static napi_value logical_block_size(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1;
+  int32_t fd;
+  int bytes = 0;
+  DOOR_OK(napi_get_cb_info(env, info, &count, &argument, NULL, NULL));
+  DOOR_OK(napi_get_value_int32(env, argument, &fd));
+  return door_int(env, ioctl(fd, BLKSSZGET, &bytes) == 0 ? bytes : -errno);
+}
+
+/* duplicate(fd) -> a descriptor of the same open file that the caller owns, close-on-exec, or minus errno. */
+static napi_value duplicate(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1;
+  int32_t fd;
+  DOOR_OK(napi_get_cb_info(env, info, &count, &argument, NULL, NULL));
+  DOOR_OK(napi_get_value_int32(env, argument, &fd));
+  const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  return door_int(env, copy >= 0 ? copy : -errno);
+}
+
+static napi_value init(napi_env env, napi_value exports) {
+#define DOOR(name, function) {name, NULL, function, NULL, NULL, NULL, napi_default, NULL}
+  const napi_property_descriptor properties[] = {
+      DOOR("readNow", read_now),
+      DOOR("writeNow", write_now),
+      DOOR("cached", cached),
+      DOOR("probe", probe),
+      DOOR("lookAt", look_at),
+      DOOR("fileSystemType", file_system_type),
+      DOOR("logicalBlockSize", logical_block_size),
+      DOOR("duplicate", duplicate),
+      DOOR("createPool", io_pool_create),
+      DOOR("submit", io_pool_submit),
+  };
+  DOOR_OK(napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties));
+  return exports;
+}
+
+NAPI_MODULE(NODE_GYP_MODULE_NAME, init)

@@ -1,0 +1,69 @@
+// The typed door of the native addon: system calls that Node does not offer. Every function says which.
+import { createRequire } from 'node:module'
+import type { Outcome } from '../outcome.js'
+
+/** Or-ed by `writeNow` to its outcome when the write took suspiciously long (io-ops.h). */
+export const STALLED = 0x2_0000
+
+// Kinds of io-ops.h.
+export const IO_READ = 0
+export const IO_WRITE = 1
+export const IO_WRITE_DURABLE = 2
+export const IO_FLUSH = 3
+export const IO_PUNCH = 4
+export const IO_ZERO_RANGE = 5
+export const IO_WRITE_ZEROES = 6
+export const IO_WILLNEED = 7
+export const IO_EXTENTS = 8
+/** Flag of the kinds that change the image without a payload: sync afterwards. */
+export const IO_FLAG_DURABLE = 1
+
+/** A pool of threads; made by `createPool`, of use to `submit` alone. */
+export interface NativePool {
+  readonly nativePool: unique symbol
+}
+
+interface FileIo {
+  /** preadv2(2), with RWF_NOWAIT where `nowait` is 1. Short is WOULD_BLOCK. */
+  readNow(fd: number, target: Uint8Array, start: number, length: number, offset: number, nowait: 0 | 1): Outcome
+  /** pwrite(2) to the end of `length`, or pwritev2(2) with RWF_NOWAIT once. The outcome may carry STALLED. */
+  writeNow(fd: number, source: Uint8Array, start: number, length: number, offset: number, nowait: 0 | 1): Outcome
+  /** 1 when the byte at `offset` is in the page cache (preadv2(2) with RWF_NOWAIT). */
+  cached(fd: number, offset: number): 0 | 1
+  /** sync_file_range(2) past the end with SYNC_FILE_RANGE_WAIT_BEFORE: the errno of untold write-back failure, or 0. */
+  probe(fd: number): Outcome
+  /** fstat(2): `into` becomes [size in bytes, links]. Returns an errno. */
+  lookAt(fd: number, into: Float64Array): Outcome
+  /** fstatfs(2): the file system's magic number, or minus errno. */
+  fileSystemType(fd: number): number
+  /** ioctl_block BLKSSZGET: bytes, or minus errno. */
+  logicalBlockSize(fd: number): number
+  /** fcntl(2) F_DUPFD_CLOEXEC: a new descriptor, or minus errno. */
+  duplicate(fd: number): number
+  /** Threads for what may block; `results` takes pairs (ticket, outcome) and holds 256 of them. */
+  createPool(threadsMax: number, results: Int32Array, onCompletions: (count: number) => void): NativePool
+  /** Returns 0 or an errno; after 0 the ticket is completed exactly once. */
+  submit(
+    pool: NativePool,
+    ticket: number,
+    kind: number,
+    flags: number,
+    fd: number,
+    bytes: Uint8Array | null,
+    start: number,
+    length: number,
+    offset: number,
+  ): Outcome
+}
+
+// From dist/backends/native to backends/native/build, in the checkout and in the package alike.
+const ADDON = '../../../backends/native/build/Release/file_io.node'
+
+export const fileIo = createRequire(import.meta.url)(ADDON) as FileIo
+
+/** A second descriptor of the same open file, for a caller who closes it himself. @throws when there are no more */
+export function duplicateDescriptor(fd: number): number {
+  const copy = fileIo.duplicate(fd)
+  if (copy < 0) throw new Error(`the descriptor ${fd} could not be duplicated: errno ${-copy}`)
+  return copy
+}

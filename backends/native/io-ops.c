@@ -1,0 +1,157 @@
+/* The operations themselves. Law: 0 is returned only when the kernel reported the whole length done; a short transfer
+ * is continued, and one that cannot be continued is EIO. No allocation, no state: any thread may call. */
+#include "io-ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ZEROES_BYTES (1 << 20)
+
+/* A long punch holds the inode's lock for its whole length and stalls every write beside it, so it goes in pieces
+ * that grow while the kernel is quick and shrink when it is not. */
+#define PIECE_MIN (1LL << 20)
+#define PIECE_FIRST (16LL << 20)
+#define PIECE_MAX (1LL << 30)
+#define PIECE_QUICK_NS 1000000LL
+#define PIECE_SLOW_NS 10000000LL
+
+static const uint8_t zeroes[ZEROES_BYTES];
+
+static int64_t now_ns(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t)time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static int read_all(int fd, uint8_t *bytes, int64_t length, int64_t offset) {
+  while (length > 0) {
+    ssize_t done = pread(fd, bytes, (size_t)length, offset);
+    if (done < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    if (done == 0) return EIO; /* the file ends here: missing data is an error, never invented zeroes */
+    bytes += done;
+    offset += done;
+    length -= done;
+  }
+  return 0;
+}
+
+int io_write_all(int fd, const uint8_t *bytes, int64_t length, int64_t offset, int flags) {
+  while (length > 0) {
+    struct iovec part = {.iov_base = (void *)bytes, .iov_len = (size_t)length};
+    ssize_t done = flags == 0 ? pwrite(fd, bytes, (size_t)length, offset) : pwritev2(fd, &part, 1, offset, flags);
+    if (done < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    if (done == 0) return EIO;
+    bytes += done;
+    offset += done;
+    length -= done;
+  }
+  return 0;
+}
+
+static int sync_data(int fd) { return fdatasync(fd) == 0 ? 0 : errno | OUTCOME_SYNC_FAILED; }
+
+/* Two halves: the first tells of an error of the write alone (ENOSPC into a hole loses nothing), so that an error of
+ * the second is known to be one of the sync. */
+static int write_durable(const struct io_op *op) {
+  int outcome = io_write_all(op->fd, op->bytes, op->length, op->offset, 0);
+  if (outcome != 0) return outcome;
+  outcome = io_write_all(op->fd, op->bytes, op->length, op->offset, RWF_DSYNC);
+  if (outcome == EOPNOTSUPP || outcome == ENOSYS) return sync_data(op->fd);
+  return outcome == 0 ? 0 : outcome | OUTCOME_SYNC_FAILED;
+}
+
+static int allocate_in_pieces(const struct io_op *op, int mode) {
+  int64_t piece = PIECE_FIRST;
+  int64_t at = op->offset;
+  const int64_t end = op->offset + op->length;
+  while (at < end) {
+    const int64_t length = end - at < piece ? end - at : piece;
+    const int64_t began = now_ns();
+    if (fallocate(op->fd, mode | FALLOC_FL_KEEP_SIZE, at, length) != 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    const int64_t took = now_ns() - began;
+    if (took < PIECE_QUICK_NS && piece < PIECE_MAX) piece *= 2;
+    if (took > PIECE_SLOW_NS && piece > PIECE_MIN) piece /= 2;
+    at += length;
+  }
+  return 0;
+}
+
+static int write_zeroes(const struct io_op *op) {
+  int64_t at = op->offset;
+  int64_t left = op->length;
+  while (left > 0) {
+    const int64_t length = left < ZEROES_BYTES ? left : ZEROES_BYTES;
+    const int outcome = io_write_all(op->fd, zeroes, length, at, 0);
+    if (outcome != 0) return outcome;
+    at += length;
+    left -= length;
+  }
+  return 0;
+}
+
+/* Data and holes from offset on, as doubles: their number, then pairs (end, 1 = data | 0 = hole), at most `flags`
+ * pairs. Where the file system knows no holes lseek itself says "data". Past the end of the file all is hole. */
+static int extents(const struct io_op *op) {
+  double *numbers = (double *)(void *)op->bytes;
+  const int64_t end = op->offset + op->length;
+  int64_t at = op->offset;
+  int count = 0;
+  while (at < end && count < op->flags) {
+    const int64_t data = lseek(op->fd, at, SEEK_DATA);
+    if (data < 0 && errno != ENXIO) return errno;
+    const int is_data = data == at;
+    int64_t next = is_data ? lseek(op->fd, at, SEEK_HOLE) : data;
+    if (next < 0 && errno != ENXIO) return errno;
+    if (next < 0 || next > end) next = end;
+    if (next <= at) return EIO; /* the file changed between the two calls in a way that makes no sense */
+    numbers[1 + 2 * count] = (double)next;
+    numbers[2 + 2 * count] = is_data;
+    count += 1;
+    at = next;
+  }
+  numbers[0] = count;
+  return 0;
+}
+
+/* fdatasync, and a look whether the path still leads to this file: a sync of a file that nobody can find again is
+ * not what FLUSH promises. */
+static int flush(const struct io_op *op) {
+  struct stat ours, named;
+  const int outcome = sync_data(op->fd);
+  if (outcome != 0 || op->bytes == NULL) return outcome;
+  if (fstat(op->fd, &ours) != 0) return errno;
+  if (stat((const char *)op->bytes, &named) != 0) return errno == ENOENT || errno == ENOTDIR ? OUTCOME_DETACHED : 0;
+  return ours.st_dev == named.st_dev && ours.st_ino == named.st_ino ? 0 : OUTCOME_DETACHED;
+}
+
+static int changed(const struct io_op *op, int outcome) {
+  return outcome == 0 && (op->flags & IO_FLAG_DURABLE) ? sync_data(op->fd) : outcome;
+}
+
+int io_run(const struct io_op *op) {
+  switch (op->kind) {
+    case IO_READ: return read_all(op->fd, op->bytes, op->length, op->offset);
+    case IO_WRITE: return io_write_all(op->fd, op->bytes, op->length, op->offset, 0);
+    case IO_WRITE_DURABLE: return write_durable(op);
+    case IO_FLUSH: return flush(op);
+    case IO_PUNCH: return changed(op, allocate_in_pieces(op, FALLOC_FL_PUNCH_HOLE));
+    case IO_ZERO_RANGE: return changed(op, allocate_in_pieces(op, FALLOC_FL_ZERO_RANGE));
+    case IO_WRITE_ZEROES: return changed(op, write_zeroes(op));
+    case IO_WILLNEED: return posix_fadvise(op->fd, op->offset, op->length, POSIX_FADV_WILLNEED);
+    case IO_EXTENTS: return extents(op);
+  }
+  return EINVAL;
+}

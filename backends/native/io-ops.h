@@ -1,0 +1,43 @@
+/* What one I/O operation on an image is, whoever runs it: the calling thread or the pool. */
+#ifndef CANDOR_IO_OPS_H
+#define CANDOR_IO_OPS_H
+
+#include <stdint.h>
+
+/* An outcome: 0 = the whole length is done, positive = the host's errno. Kept in step with outcome.ts. */
+#define OUTCOME_WOULD_BLOCK (-1)
+#define OUTCOME_SYNC_FAILED 0x10000 /* or-ed to the errno: the error was told by a sync, not by a write */
+#define OUTCOME_STALLED 0x20000     /* or-ed: it is done, but it took suspiciously long */
+#define OUTCOME_DETACHED 0x40000    /* the path no longer leads to this file; the sync itself succeeded */
+
+/* Kept in step with file-io.ts. */
+enum io_kind {
+  IO_READ = 0,
+  IO_WRITE = 1,
+  IO_WRITE_DURABLE = 2, /* FUA in two halves: the write, then the same bytes with RWF_DSYNC */
+  IO_FLUSH = 3, /* bytes: the image's path, NUL-terminated, or NULL */
+  IO_PUNCH = 4,
+  IO_ZERO_RANGE = 5,
+  IO_WRITE_ZEROES = 6,
+  IO_WILLNEED = 7,
+  IO_EXTENTS = 8,
+};
+
+#define IO_FLAG_DURABLE 1 /* for the kinds that change the image without a payload: fdatasync afterwards */
+
+struct io_op {
+  enum io_kind kind;
+  int flags;
+  int fd;
+  uint8_t *bytes; /* IO_READ, IO_WRITE…: the payload; IO_EXTENTS: room for doubles; IO_FLUSH: a path */
+  int64_t length;
+  int64_t offset;
+};
+
+/* Runs the operation to its end in this thread and returns its outcome. */
+int io_run(const struct io_op *op);
+
+/* The whole of a write, continued while it is short. */
+int io_write_all(int fd, const uint8_t *bytes, int64_t length, int64_t offset, int flags);
+
+#endif

@@ -1,0 +1,123 @@
+// Opens an image, or says in one sentence why not: everything that can be the operator's mistake is found here.
+import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync, type Stats } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { seekSync } from 'fs-ext'
+import { OpenError } from '../backend.js'
+import { fileIo } from '../native/file-io.js'
+import { lockFile } from './image-lock.js'
+
+export interface ImageOptions {
+  readonly path: string
+  readonly readOnly: boolean
+  /** Bytes of a new sparse image where there is none yet; undefined: it must exist. */
+  readonly create?: number | undefined
+}
+
+/** An image that is open and locked. */
+export interface OpenedImage {
+  readonly fd: number
+  /** Absolute, for the later look whether it still leads to this file. */
+  readonly path: string
+  readonly size: number
+  readonly device: number
+  readonly isBlockDevice: boolean
+  /** Bytes: 1 for files, the device's own for block devices. */
+  readonly logicalBlockSize: number
+  readonly created: boolean
+}
+
+const SIZE_MAX = 2 ** 53 - 1
+
+const REASONS: Readonly<Record<string, (path: string) => string>> = {
+  ENOENT: (path) => `there is no image at ${path}: give the right path, or --create SIZE to make it`,
+  EACCES: (path) => `no permission to open ${path}: run as a user who may, or serve it with --read-only`,
+  EPERM: (path) => `the host does not permit opening ${path}: see its attributes (lsattr) and the mount's options`,
+  EISDIR: (path) => `${path} is a directory, not a disk image: name the file itself`,
+  EROFS: (path) => `${path} lies on a read-only file system: serve it with --read-only`,
+  ENOSPC: (path) => `no space to create ${path}: free some on its file system`,
+  ETXTBSY: (path) => `${path} is in use as a program or swap space: it cannot be served`,
+  ENOTDIR: (path) => `a part of ${path} is not a directory: give the right path`,
+}
+
+function refusal(error: unknown, path: string): OpenError {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+  return new OpenError(REASONS[code]?.(path) ?? `cannot open ${path}: ${(error as Error).message}`)
+}
+
+function syncDirectory(path: string): void {
+  const directory = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    fsyncSync(directory)
+  } finally {
+    closeSync(directory)
+  }
+}
+
+/**
+ * Makes a sparse image, and its name durable: the parent directory is synced too. An image that exists is refused.
+ * @throws OpenError
+ */
+export function createImage(path: string, size: number): void {
+  let fd: number
+  try {
+    fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600)
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') {
+      throw new OpenError(`${path} exists already: remove it first, or give another name`)
+    }
+    throw refusal(error, path)
+  }
+  try {
+    ftruncateSync(fd, size)
+    fsyncSync(fd)
+    syncDirectory(resolve(path))
+  } catch (error) {
+    throw refusal(error, path)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function openOrCreate(path: string, options: ImageOptions): { fd: number; created: boolean } {
+  const flags = (options.readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK
+  try {
+    return { fd: openSync(path, flags), created: false }
+  } catch (error) {
+    const missing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
+    if (!missing || options.create === undefined || options.readOnly) throw refusal(error, path)
+  }
+  createImage(path, options.create)
+  return { fd: openSync(path, flags), created: true }
+}
+
+function measure(fd: number, path: string, status: Stats): { size: number; logicalBlockSize: number } {
+  if (status.isDirectory()) throw new OpenError(REASONS['EISDIR']?.(path) ?? path)
+  if (status.isFile()) return { size: status.size, logicalBlockSize: 1 }
+  if (!status.isBlockDevice()) {
+    throw new OpenError(`${path} is neither a file nor a block device: candor serves only these two`)
+  }
+  const block = fileIo.logicalBlockSize(fd)
+  if (block <= 0) throw new OpenError(`${path} does not tell its block size: it is no block device that can be served`)
+  return { size: seekSync(fd, 0, 2), logicalBlockSize: block }
+}
+
+/** Opens and locks an image. @throws OpenError */
+export async function openImage(options: ImageOptions): Promise<OpenedImage> {
+  const path = resolve(options.path)
+  const { fd, created } = openOrCreate(path, options)
+  try {
+    const status = fstatSync(fd)
+    const { size, logicalBlockSize } = measure(fd, path, status)
+    if (size > SIZE_MAX) throw new OpenError(`${path} has ${size} bytes, more than candor can address (2^53 - 1)`)
+    if (!(await lockFile(fd, options.readOnly ? 'shared' : 'exclusive'))) {
+      const remedy = options.readOnly ? '' : ', or serve it with --read-only beside other readers'
+      throw new OpenError(`${path} is in use by another program that locked it: stop that one first${remedy}`)
+    }
+    // A block device's own number names the device itself, not the file system that its node lies on.
+    const device = status.isBlockDevice() ? status.rdev : status.dev
+    return { fd, path, size, device, isBlockDevice: status.isBlockDevice(), logicalBlockSize, created }
+  } catch (error) {
+    closeSync(fd)
+    throw error instanceof OpenError ? error : refusal(error, path)
+  }
+}

@@ -1,0 +1,244 @@
+// A disk image in a sparse file, or on a block device. Law: one open file description for all I/O, syncs and locks;
+// what might wait for storage never runs in the calling thread.
+import { closeSync } from 'node:fs'
+import type { Backend, Capabilities, Condition, Extent } from '../backend.js'
+import { ZERO_FAST, ZERO_PUNCH } from '../backend.js'
+import { EOPNOTSUPP } from '../errno.js'
+import {
+  fileIo,
+  IO_EXTENTS,
+  IO_FLAG_DURABLE,
+  IO_FLUSH,
+  IO_PUNCH,
+  IO_READ,
+  IO_WILLNEED,
+  IO_WRITE,
+  IO_WRITE_DURABLE,
+  IO_WRITE_ZEROES,
+  IO_ZERO_RANGE,
+  STALLED,
+} from '../native/file-io.js'
+import { type IoPool, poolForDevice } from '../native/io-pool.js'
+import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
+import { fileSystemTraits } from './file-system.js'
+import { type ImageOptions, type OpenedImage, openImage } from './open-image.js'
+
+const PAGE_BYTES = 4096
+const PREFERRED_BLOCK_SIZE = 4096
+/** After an inline write that stalled, writes go to the pool for this long. */
+const STAND_BACK_MS = 250
+const SECTOR_BYTES = 512
+
+/** Opens an image. @throws OpenError with one sentence for the operator */
+export async function openSparseFile(options: ImageOptions): Promise<Backend> {
+  return new SparseFile(await openImage(options), options.readOnly)
+}
+
+class SparseFile implements Backend {
+  readonly size: number
+  readonly can: Capabilities
+  readonly warnings: readonly string[]
+  readonly #fd: number
+  readonly #path: Uint8Array | null
+  readonly #block: number
+  readonly #pool: IoPool
+  readonly #status = new Float64Array(2)
+  #reads: 'nowait' | 'inline' | 'wait'
+  readonly #writes: 'inline' | 'wait'
+  #punches = true
+  #zeroesRanges = true
+  /** Operations in the kernel that hold the inode's lock for long: while there are any, no write is tried inline. */
+  #lockHolders = 0
+  #standBackUntil = 0
+
+  constructor(image: OpenedImage, readOnly: boolean) {
+    const traits = fileSystemTraits(image.isBlockDevice ? 0 : fileIo.fileSystemType(image.fd))
+    this.size = image.size
+    this.#fd = image.fd
+    this.#path = image.isBlockDevice ? null : new TextEncoder().encode(`${image.path}\0`)
+    this.#block = image.logicalBlockSize
+    this.#pool = poolForDevice(image.device)
+    this.#reads = traits.reads
+    this.#writes = traits.writes
+    this.can = {
+      write: !readOnly,
+      trim: true,
+      fastZero: true,
+      extents: !image.isBlockDevice,
+      minimumBlockSize: 1,
+      preferredBlockSize: Math.max(PREFERRED_BLOCK_SIZE, image.logicalBlockSize),
+    }
+    this.warnings = [
+      ...(traits.warning === undefined ? [] : [traits.warning]),
+      ...(image.size % SECTOR_BYTES === 0 ? [] : [tailWarning(image.size)]),
+    ]
+  }
+
+  readNow(target: Uint8Array, start: number, length: number, offset: number): Outcome {
+    if (this.#reads === 'wait') return WOULD_BLOCK
+    const outcome = fileIo.readNow(this.#fd, target, start, length, offset, this.#reads === 'nowait' ? 1 : 0)
+    if (outcome !== EOPNOTSUPP || this.#reads !== 'nowait') return outcome
+    this.#reads = 'wait'
+    return WOULD_BLOCK
+  }
+
+  writeNow(source: Uint8Array, start: number, length: number, offset: number): Outcome {
+    if (!this.#mayWriteInline(length, offset)) return WOULD_BLOCK
+    const outcome = fileIo.writeNow(this.#fd, source, start, length, offset, 0)
+    if (outcome >= 0 && (outcome & STALLED) !== 0) {
+      this.#standBackUntil = performance.now() + STAND_BACK_MS
+      return outcome & ~STALLED
+    }
+    return outcome
+  }
+
+  #mayWriteInline(length: number, offset: number): boolean {
+    if (this.#writes === 'wait' || this.#lockHolders !== 0) return false
+    if (this.#standBackUntil !== 0) {
+      if (performance.now() < this.#standBackUntil) return false
+      this.#standBackUntil = 0
+    }
+    return this.#reads === 'inline' || this.#edgesCached(offset, offset + length)
+  }
+
+  /** Writing a part of a page that is not in the cache reads the rest of it from the disk first. */
+  #edgesCached(offset: number, end: number): boolean {
+    if (offset % PAGE_BYTES !== 0 && fileIo.cached(this.#fd, offset) === 0) return false
+    return end % PAGE_BYTES === 0 || fileIo.cached(this.#fd, end - 1) === 1
+  }
+
+  read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome> {
+    return this.#pool.run(IO_READ, 0, this.#fd, target, start, length, offset)
+  }
+
+  async write(source: Uint8Array, start: number, length: number, offset: number, durable: boolean): Promise<Outcome> {
+    const kind = durable ? IO_WRITE_DURABLE : IO_WRITE
+    const run = () => this.#pool.run(kind, 0, this.#fd, source, start, length, offset)
+    // A write that came here for its edges holds the lock while it reads; one that came because of another's lock, or
+    // for its durability, holds it no longer than an inline write, and must not keep the others away.
+    const reads = !this.#edgesCached(offset, offset + length)
+    return reads && this.#lockHolders === 0 ? this.#holdingLock(run) : run()
+  }
+
+  async #holdingLock(run: () => Promise<Outcome>): Promise<Outcome> {
+    this.#lockHolders += 1
+    try {
+      return await run()
+    } finally {
+      this.#lockHolders -= 1
+    }
+  }
+
+  async zero(offset: number, length: number, mode: number, durable: boolean): Promise<Outcome> {
+    const punch = (mode & ZERO_PUNCH) !== 0
+    const fast = (mode & ZERO_FAST) !== 0
+    const aligned = this.#wholeBlocks(offset, length)
+    if (aligned.length < length && fast) return NOT_FAST
+    const outcome = await this.#zeroBlocks(aligned.offset, aligned.length, punch, durable)
+    if (outcome === EOPNOTSUPP) return fast ? NOT_FAST : this.#writeZeroes(offset, length, durable)
+    if (outcome !== DONE || aligned.length === length) return outcome
+    return this.#zeroEdges(offset, length, aligned, durable)
+  }
+
+  /** Block devices zero whole blocks only: the edges are written, in which the page cache keeps the rest of a block. */
+  async #zeroEdges(
+    offset: number,
+    length: number,
+    aligned: { readonly offset: number; readonly length: number },
+    durable: boolean,
+  ): Promise<Outcome> {
+    if (aligned.length === 0) return this.#writeZeroes(offset, length, durable)
+    const before = await this.#writeZeroes(offset, aligned.offset - offset, durable)
+    const end = aligned.offset + aligned.length
+    return before === DONE ? this.#writeZeroes(end, offset + length - end, durable) : before
+  }
+
+  /** EOPNOTSUPP when the host can neither punch nor zero here. */
+  async #zeroBlocks(offset: number, length: number, punch: boolean, durable: boolean): Promise<Outcome> {
+    if (length === 0) return DONE
+    if (punch && this.#punches) {
+      const outcome = await this.#change(IO_PUNCH, offset, length, durable)
+      if (outcome !== EOPNOTSUPP) return outcome
+      this.#punches = false
+    }
+    if (!this.#zeroesRanges) return EOPNOTSUPP
+    const outcome = await this.#change(IO_ZERO_RANGE, offset, length, durable)
+    if (outcome === EOPNOTSUPP) this.#zeroesRanges = false
+    return outcome
+  }
+
+  #writeZeroes(offset: number, length: number, durable: boolean): Promise<Outcome> {
+    return length === 0 ? Promise.resolve(DONE) : this.#change(IO_WRITE_ZEROES, offset, length, durable)
+  }
+
+  #change(kind: number, offset: number, length: number, durable: boolean): Promise<Outcome> {
+    const flags = durable ? IO_FLAG_DURABLE : 0
+    return this.#holdingLock(() => this.#pool.run(kind, flags, this.#fd, null, 0, length, offset))
+  }
+
+  #wholeBlocks(offset: number, length: number): { readonly offset: number; readonly length: number } {
+    const first = Math.ceil(offset / this.#block) * this.#block
+    const end = Math.floor((offset + length) / this.#block) * this.#block
+    return { offset: first, length: Math.max(0, end - first) }
+  }
+
+  async trim(offset: number, length: number, durable: boolean): Promise<Outcome> {
+    const whole = this.#wholeBlocks(offset, length)
+    if (!this.#punches || whole.length === 0) return DONE
+    const outcome = await this.#change(IO_PUNCH, whole.offset, whole.length, durable)
+    if (outcome !== EOPNOTSUPP) return outcome
+    this.#punches = false
+    return DONE
+  }
+
+  flush(): Promise<Outcome> {
+    return this.can.write
+      ? this.#pool.run(IO_FLUSH, 0, this.#fd, this.#path, 0, this.#path?.length ?? 0, 0)
+      : Promise.resolve(DONE)
+  }
+
+  probe(): Outcome {
+    return fileIo.probe(this.#fd)
+  }
+
+  cache(offset: number, length: number): Promise<Outcome> {
+    return this.#pool.run(IO_WILLNEED, 0, this.#fd, null, 0, length, offset)
+  }
+
+  async extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome> {
+    if (!this.can.extents) return [{ length, hole: false, zero: false }]
+    const numbers = new Float64Array(1 + 2 * limit)
+    const bytes = new Uint8Array(numbers.buffer)
+    const outcome = await this.#pool.run(IO_EXTENTS, limit, this.#fd, bytes, 0, length, offset)
+    return outcome === DONE ? extentsOf(numbers, offset) : errnoOf(outcome)
+  }
+
+  look(): Condition {
+    const unknown = fileIo.lookAt(this.#fd, this.#status) !== 0
+    const [size = this.size, links = 1] = this.#status
+    const sound = unknown || this.#path === null
+    return { present: sound ? this.size : Math.min(size, this.size), unlinked: !sound && links === 0 }
+  }
+
+  async close(): Promise<void> {
+    closeSync(this.#fd)
+  }
+}
+
+function extentsOf(numbers: Float64Array, offset: number): Extent[] {
+  const [count = 0] = numbers
+  const extents: Extent[] = []
+  let at = offset
+  for (let index = 0; index < count; index++) {
+    const end = numbers[1 + 2 * index] ?? at
+    const hole = numbers[2 + 2 * index] === 0
+    extents.push({ length: end - at, hole, zero: hole })
+    at = end
+  }
+  return extents
+}
+
+function tailWarning(size: number): string {
+  const tail = size % SECTOR_BYTES
+  return `the image's size, ${size} bytes, is no multiple of 512: Linux's nbd driver hides its last ${tail} bytes`
+}

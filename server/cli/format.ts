@@ -1,0 +1,15 @@
+// Numbers as people read them.
+
+const UNITS = ['KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const
+
+/** 1 GiB for 1073741824; up to two decimals, and plain bytes below 1 KiB. */
+export function formatBytes(bytes: number): string {
+  let value = bytes
+  let unit = 'bytes'
+  for (const larger of UNITS) {
+    if (value < 1024) break
+    value /= 1024
+    unit = larger
+  }
+  return `${Number(value.toFixed(2))} ${unit}`
+}

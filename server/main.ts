@@ -1,0 +1,69 @@
+#!/usr/bin/env node
+// The start of everything: words to a command, a command to an exit code. The only process.exit.
+import yargs, { type Argv } from 'yargs'
+import { hideBin } from 'yargs/helpers'
+import { OpenError } from '../backends/index.js'
+import type { Command } from './cli/command.js'
+import { create } from './cli/create.js'
+import { info } from './cli/info.js'
+import { serve } from './cli/serve.js'
+import { UsageError } from './config.js'
+import { VERSION } from './version.js'
+
+const EXIT_MISTAKE = 1
+/** Flags and positionals that may be given several times; `_` holds yargs's own rest. */
+const REPEATABLE: ReadonlySet<string> = new Set(['_', 'images', 'listen'])
+
+let exitCode = 0
+
+function add<Flags>(parser: Argv, { words, describe, flags, run }: Command<Flags>): Argv {
+  return parser.command(words, describe, flags, async (argv) => {
+    refuseRepeated(argv)
+    exitCode = await run(argv as unknown as Flags)
+  })
+}
+
+/** yargs makes an array of an option that was given twice, which only those that may be repeated expect. */
+function refuseRepeated(argv: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(argv)) {
+    if (!Array.isArray(value) || REPEATABLE.has(name)) continue
+    throw new UsageError(`--${name} is given more than once: give it once, or start a second server`)
+  }
+}
+
+function fail(message: string | undefined, error: Error | undefined): never {
+  if (error !== undefined) throw error
+  throw new UsageError(`${plain(message ?? 'the command line is not understood')}: see 'candor --help'`)
+}
+
+/** yargs's own words for the commonest mistakes, said so that they name the thing. */
+function plain(message: string): string {
+  const [, unknown] = /^Unknown (?:argument|command)s?: (.*)$/.exec(message) ?? []
+  return unknown === undefined ? message : `there is no option, command or argument '${unknown}'`
+}
+
+function parser(): Argv {
+  let all = yargs(hideBin(process.argv))
+    .scriptName('candor')
+    .usage('$0 <command>\n\nAn NBD server for sparse disk images that tells the guest the truth.')
+    .version(VERSION)
+    .strict()
+    .demandCommand(1, 'no command is given')
+    .recommendCommands()
+    .parserConfiguration({ 'camel-case-expansion': false })
+    .wrap(Math.min(120, process.stdout.columns ?? 120))
+    .exitProcess(false)
+    .fail(fail)
+  all = add(all, serve)
+  all = add(all, create)
+  return add(all, info)
+}
+
+try {
+  await parser().parseAsync()
+} catch (error) {
+  if (!(error instanceof OpenError || error instanceof UsageError)) throw error
+  process.stderr.write(`candor: ${error.message.replace(/\s*\n\s*/g, ' ')}\n`)
+  exitCode = EXIT_MISTAKE
+}
+process.exit(exitCode)

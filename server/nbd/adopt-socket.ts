@@ -1,0 +1,62 @@
+// Sockets that read into our own buffers. net.createServer knows no `onread`, so an accepted socket is given a second
+// descriptor, closed, and opened again with it; where that cannot be had, `data` events bring the bytes.
+import { Socket } from 'node:net'
+import { duplicateDescriptor } from '../../backends/index.js'
+
+/** What a connection needs of its byte source. */
+export interface ByteSink {
+  /** Where the next bytes are to be put. */
+  readonly target: Uint8Array
+  /** `length` bytes were put there. False: read no more until `resumeReading`. */
+  arrived(length: number): boolean
+}
+
+export interface AdoptedSocket {
+  readonly socket: Socket
+  /** Reads on after `arrived` answered false. */
+  readonly resumeReading: () => void
+}
+
+interface HandleOwner {
+  readonly _handle?: { readonly fd?: number }
+}
+
+/** Takes over a socket that was accepted with pauseOnConnect. The sink is called from here on. */
+export function adoptSocket(accepted: Socket, sink: ByteSink): AdoptedSocket {
+  const fd = (accepted as HandleOwner)._handle?.fd
+  if (fd === undefined || fd < 0) return adoptByDataEvents(accepted, sink)
+  const copy = duplicateDescriptor(fd)
+  accepted.destroy()
+  const onread = { buffer: () => sink.target, callback: (length: number) => sink.arrived(length) }
+  // `onread` is documented for net.connect's options; the constructor takes the same (Node's lib/net.js).
+  const socket = new Socket({ fd: copy, readable: true, writable: true, onread } as ConstructorParameters<
+    typeof Socket
+  >[0])
+  return { socket, resumeReading: () => socket.resume() }
+}
+
+/** The same over `data` events: for TLS, and for a Node that hides the descriptor. Copies every byte once more. */
+export function adoptByDataEvents(socket: Socket, sink: ByteSink): AdoptedSocket {
+  let rest: Buffer | undefined
+  const feed = (chunk: Buffer): void => {
+    let at = 0
+    while (at < chunk.length) {
+      const { target } = sink
+      const length = Math.min(target.length, chunk.length - at)
+      target.set(chunk.subarray(at, at + length))
+      at += length
+      if (sink.arrived(length)) continue
+      rest = at < chunk.length ? chunk.subarray(at) : undefined
+      socket.pause()
+      return
+    }
+  }
+  socket.on('data', feed)
+  const resumeReading = () => {
+    const left = rest
+    rest = undefined
+    socket.resume()
+    if (left !== undefined) feed(left)
+  }
+  return { socket, resumeReading }
+}

@@ -1,0 +1,86 @@
+// Addresses to listen on: tcp:HOST:PORT and unix:PATH, from words to a listening server, with the operator's mistakes
+// told in a sentence.
+
+import { lstatSync, unlinkSync } from 'node:fs'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { OpenError } from '../../backends/index.js'
+
+export type ListenAddress =
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
+  | { readonly kind: 'unix'; readonly path: string }
+
+/** Only the owner may connect to a Unix socket. */
+const UNIX_SOCKET_UMASK = 0o177
+
+/** The URI by which clients reach an address ("nbd: The NBD URI specification"). */
+export function uriOf(address: ListenAddress, exportName: string): string {
+  const name = encodeURIComponent(exportName)
+  if (address.kind === 'unix') return `nbd+unix:///${name}?socket=${encodeURI(address.path)}`
+  const host = address.host.includes(':') ? `[${address.host}]` : address.host
+  return `nbd://${host}:${address.port}/${name}`
+}
+
+export function describeAddress(address: ListenAddress): string {
+  return address.kind === 'unix' ? `unix:${address.path}` : `tcp:${address.host}:${address.port}`
+}
+
+function listenError(error: NodeJS.ErrnoException, address: ListenAddress): OpenError {
+  const what = describeAddress(address)
+  if (error.code === 'EADDRINUSE') {
+    return new OpenError(`${what} is in use by another program: stop that one, or choose another with --listen`)
+  }
+  if (error.code === 'EACCES') return new OpenError(`no permission to listen on ${what}: choose another with --listen`)
+  if (error.code === 'EADDRNOTAVAIL') return new OpenError(`${what} is no address of this machine: see 'ip address'`)
+  if (error.code === 'ENOENT') return new OpenError(`the folder of ${what} does not exist: make it first`)
+  return new OpenError(`cannot listen on ${what}: ${error.message}`)
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path)
+    probe.on('connect', () => resolve(true)).on('error', () => resolve(false))
+    probe.on('connect', () => probe.destroy())
+  })
+}
+
+/** A socket file that a killed predecessor left behind is in the way of bind(2), though nobody listens on it. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const found = lstatSync(path, { throwIfNoEntry: false })
+  if (found === undefined) return
+  if (!found.isSocket()) {
+    throw new OpenError(`${path} exists and is no socket: remove it, or choose another path with --listen`)
+  }
+  if (await answers(path)) {
+    throw new OpenError(`unix:${path} is in use by another program: stop that one, or choose another with --listen`)
+  }
+  unlinkSync(path)
+}
+
+/** Listens, and returns the server with the address it really has (port 0 asks for any). @throws OpenError */
+export async function listenOn(
+  address: ListenAddress,
+  onSocket: (socket: Socket) => void,
+): Promise<{ server: Server; address: ListenAddress }> {
+  if (address.kind === 'unix') await removeStaleSocket(address.path)
+  const server = createServer({ pauseOnConnect: true, allowHalfOpen: true }, onSocket)
+  return new Promise((resolve, reject) => {
+    server.on('error', (error) => reject(listenError(error, address)))
+    server.on('listening', () => {
+      const bound = server.address()
+      const port = typeof bound === 'object' && bound !== null ? bound.port : 0
+      resolve({ server, address: address.kind === 'tcp' ? { ...address, port } : address })
+    })
+    if (address.kind === 'tcp') server.listen(address.port, address.host)
+    else listenPrivately(server, address.path)
+  })
+}
+
+// bind(2) happens within this call, so the socket never exists with wider permissions.
+function listenPrivately(server: Server, path: string): void {
+  const before = process.umask(UNIX_SOCKET_UMASK)
+  try {
+    server.listen(path)
+  } finally {
+    process.umask(before)
+  }
+}

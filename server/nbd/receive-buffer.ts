@@ -1,0 +1,137 @@
+// Bytes from the socket, cut into whole frames. It knows lengths, never commands. All connections of a thread share
+// one slab; what is left over when a turn ends is copied out, so that the slab is free for the next connection.
+//
+//     | headroom: the partial frame of last time | bytes that the kernel just put here                  |
+//                ^ carried                        ^ SLAB_START                 ^ end of what arrived
+import { viewOf } from 'nbd-protocol'
+
+const SLAB_BYTES = 4 << 20
+/** Partial frames up to this size are joined in front of the next arrival; larger ones get a buffer of their own. */
+const HEADROOM_BYTES = 64 << 10
+
+const slab = Buffer.allocUnsafeSlow(HEADROOM_BYTES + SLAB_BYTES)
+const slabView = viewOf(slab)
+const slabTarget = slab.subarray(HEADROOM_BYTES)
+
+/** Who serves the frames. */
+export interface FrameSink {
+  /** Serves whole frames of bytes[at, end) and returns where it stopped. */
+  serve(bytes: Uint8Array, view: DataView, at: number, end: number): number
+  /** True when `serve` stopped although a whole frame was there: it wants to be called again later. */
+  readonly halted: boolean
+  /** Bytes of the frame that begins at `at`; undefined while its header is incomplete. */
+  frameBytes(view: DataView, at: number, end: number): number | undefined
+  /** Larger frames are thrown away as they come. */
+  readonly frameBytesMax: number
+  /** A frame was too large and has passed; `header` is a copy of its first bytes. */
+  refuseOversize(header: Uint8Array): void
+}
+
+interface Region {
+  readonly bytes: Uint8Array
+  readonly view: DataView
+  readonly at: number
+  readonly end: number
+}
+
+const HEADER_COPY_BYTES = 32
+
+export class ReceiveBuffer {
+  readonly #sink: FrameSink
+  /** The start of a small frame whose rest has not come. */
+  #carried: Uint8Array | undefined
+  /** A large frame on its way, in a buffer of exactly its size. */
+  #frame: Uint8Array | undefined
+  #filled = 0
+  /** Bytes that the sink did not take although they are whole frames. */
+  #waiting: Region | undefined
+  #skip = 0
+  #skippedHeader: Uint8Array | undefined
+
+  constructor(sink: FrameSink) {
+    this.#sink = sink
+  }
+
+  /** Where the kernel is to put the next bytes. Valid until this thread reads for another connection. */
+  get target(): Uint8Array {
+    return this.#frame === undefined ? slabTarget : this.#frame.subarray(this.#filled)
+  }
+
+  /** True while frames wait for the sink: nothing more may be read until `resume` has served them. */
+  get waiting(): boolean {
+    return this.#waiting !== undefined
+  }
+
+  /** `length` bytes were put at the beginning of `target`. @throws ProtocolError when the stream is lost */
+  arrived(length: number): void {
+    if (this.#frame !== undefined) return this.#fill(this.#frame, length)
+    let at = HEADROOM_BYTES
+    const end = at + length
+    if (this.#skip > 0) {
+      at += this.#skipped(length)
+      if (at === end) return
+    }
+    const carried = this.#carried
+    if (carried !== undefined) {
+      this.#carried = undefined
+      at -= carried.length
+      slab.set(carried, at)
+    }
+    this.#serve({ bytes: slab, view: slabView, at, end })
+  }
+
+  /** Serves again what waited. */
+  resume(): void {
+    const region = this.#waiting
+    this.#waiting = undefined
+    if (region !== undefined) this.#serve(region)
+  }
+
+  #fill(frame: Uint8Array, length: number): void {
+    this.#filled += length
+    if (this.#filled < frame.length) return
+    this.#frame = undefined
+    this.#serve({ bytes: frame, view: viewOf(frame), at: 0, end: frame.length })
+  }
+
+  #skipped(length: number): number {
+    const skipped = Math.min(this.#skip, length)
+    this.#skip -= skipped
+    const header = this.#skippedHeader
+    if (this.#skip === 0 && header !== undefined) {
+      this.#skippedHeader = undefined
+      this.#sink.refuseOversize(header)
+    }
+    return skipped
+  }
+
+  #serve({ bytes, view, at, end }: Region): void {
+    const stopped = this.#sink.serve(bytes, view, at, end)
+    if (stopped === end) return
+    if (this.#sink.halted) this.#wait(bytes, stopped, end)
+    else this.#keepPartial(bytes, view, stopped, end)
+  }
+
+  #wait(bytes: Uint8Array, at: number, end: number): void {
+    if (bytes !== slab) {
+      this.#waiting = { bytes, view: viewOf(bytes), at, end }
+      return
+    }
+    const copy = Uint8Array.prototype.slice.call(bytes, at, end)
+    this.#waiting = { bytes: copy, view: viewOf(copy), at: 0, end: copy.length }
+  }
+
+  #keepPartial(bytes: Uint8Array, view: DataView, at: number, end: number): void {
+    const size = this.#sink.frameBytes(view, at, end)
+    if (size === undefined || size <= HEADROOM_BYTES) {
+      this.#carried = Uint8Array.prototype.slice.call(bytes, at, end)
+    } else if (size > this.#sink.frameBytesMax) {
+      this.#skippedHeader = Uint8Array.prototype.slice.call(bytes, at, Math.min(end, at + HEADER_COPY_BYTES))
+      this.#skip = size - (end - at)
+    } else {
+      this.#frame = Buffer.allocUnsafeSlow(size)
+      this.#frame.set(bytes.subarray(at, end))
+      this.#filled = end - at
+    }
+  }
+}

@@ -1,0 +1,164 @@
+// Requests that cannot be answered in the turn in which they arrived. Law: each is answered exactly once, after the
+// backend's word; changes that overlap go in order of arrival, whichever connection they came on.
+
+import {
+  NBD_CMD_BLOCK_STATUS,
+  NBD_CMD_CACHE,
+  NBD_CMD_FLAG_FAST_ZERO,
+  NBD_CMD_FLAG_FUA,
+  NBD_CMD_FLAG_NO_HOLE,
+  NBD_CMD_FLUSH,
+  NBD_CMD_READ,
+  NBD_CMD_TRIM,
+  NBD_CMD_WRITE,
+  type Request,
+  viewOf,
+} from 'nbd-protocol'
+import { DONE, EIO, type Outcome, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
+import type { Export } from '../exports/export.js'
+import { count, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
+import type { BlockStatus } from './block-status.js'
+import { encodeReadHeader, readHeaderBytes } from './replies.js'
+import { changesImage } from './validation.js'
+
+/** Where the answers go: the transmission that the requests came from. */
+export interface SlowAnswers {
+  done(request: Request): void
+  /** A READ's whole reply: header and data, in a buffer that is given away. */
+  data(reply: Uint8Array): void
+  failed(request: Request, outcome: Outcome): void
+  /** A request has left; the connection may go on reading. */
+  settled(): void
+}
+
+export interface SlowLimits {
+  /** Requests of one connection that may be slow at once; at the bound its socket is not read. */
+  readonly slowRequestsMax: number
+  /** Bytes of payload, to be written or to be read, that they may hold. */
+  readonly slowBytesMax: number
+}
+
+const NOTHING = new Uint8Array(0)
+
+export class SlowRequests {
+  readonly #export: Export
+  readonly #status: BlockStatus
+  readonly #answers: SlowAnswers
+  readonly #limits: SlowLimits
+  #count = 0
+  #bytes = 0
+  #lost = false
+
+  constructor(served: Export, status: BlockStatus, answers: SlowAnswers, limits: SlowLimits) {
+    this.#export = served
+    this.#status = status
+    this.#answers = answers
+    this.#limits = limits
+  }
+
+  /** Requests that are not answered yet. */
+  get count(): number {
+    return this.#count
+  }
+
+  get full(): boolean {
+    return this.#count >= this.#limits.slowRequestsMax || this.#bytes >= this.#limits.slowBytesMax
+  }
+
+  /** The connection is gone: what the kernel has not been given yet is dropped, and no answer is sent any more. */
+  connectionLost(): void {
+    this.#lost = true
+  }
+
+  /** Takes a request on. `payload` is owned from here; the request is copied. */
+  start(request: Request, payload: Uint8Array = NOTHING): void {
+    const own = { ...request }
+    const bytes = payload.length + (own.type === NBD_CMD_READ ? own.length : 0)
+    this.#count += 1
+    this.#bytes += bytes
+    count(this.#export.counters, IN_FLIGHT_AT)
+    void this.#run(own, payload).then(() => {
+      this.#count -= 1
+      this.#bytes -= bytes
+      count(this.#export.counters, IN_FLIGHT_AT, -1)
+      this.#answers.settled()
+    })
+  }
+
+  async #run(request: Request, payload: Uint8Array): Promise<void> {
+    if (request.type === NBD_CMD_READ) return this.#read(request)
+    if (request.type === NBD_CMD_BLOCK_STATUS) return this.#blockStatus(request, payload)
+    const outcome = changesImage(request.type) ? await this.#change(request, payload) : await this.#other(request)
+    if (outcome === undefined || this.#lost) return
+    if (outcome === DONE) this.#answers.done(request)
+    else this.#answers.failed(request, outcome)
+  }
+
+  async #read(request: Request): Promise<void> {
+    const { counters, backend } = this.#export
+    const start = readHeaderBytes(this.#status.style)
+    const reply = Buffer.allocUnsafeSlow(start + request.length)
+    const outcome = await backend.read(reply, start, request.length, request.offset)
+    if (this.#lost) return
+    // The bytes may have become suspect while they were read.
+    const suspect = this.#export.suspect.firstWithin(request.offset, request.offset + request.length)
+    if (suspect !== undefined) return this.#answers.failed(request, EIO)
+    if (outcome !== DONE) return this.#answers.failed(request, outcome)
+    count(counters, READ_BYTES_AT, request.length)
+    encodeReadHeader(viewOf(reply), 0, this.#status.style, request)
+    this.#answers.data(reply)
+  }
+
+  async #blockStatus(request: Request, payload: Uint8Array): Promise<void> {
+    const reply = await this.#status.answer(request, payload)
+    if (this.#lost) return
+    if (typeof reply === 'number') this.#answers.failed(request, reply)
+    else this.#answers.data(reply)
+  }
+
+  /** undefined: dropped with its connection, before the kernel had it. */
+  async #change(request: Request, payload: Uint8Array): Promise<Outcome | undefined> {
+    const { order } = this.#export
+    const turn = order.enter(request.offset, request.length)
+    try {
+      if (turn.ahead !== undefined) await turn.ahead
+      if (this.#lost) {
+        this.#export.dropped(request.type, request.offset, request.length)
+        return undefined
+      }
+      return await this.#changeNow(request, payload)
+    } finally {
+      order.leave(turn)
+    }
+  }
+
+  async #changeNow(request: Request, payload: Uint8Array): Promise<Outcome> {
+    const durable = (request.flags & NBD_CMD_FLAG_FUA) !== 0
+    this.#export.inspect()
+    const { epoch, syncFailure } = this.#export
+    if (durable && syncFailure !== DONE) return syncFailure
+    const outcome = this.#export.judgeSync(await this.#submit(request, payload, durable))
+    if (outcome !== DONE) return outcome
+    // A write that began before a failure was recorded says nothing about the ranges that the failure made suspect.
+    if (request.type !== NBD_CMD_TRIM && this.#export.epoch === epoch) {
+      this.#export.rewritten(request.offset, request.length)
+    }
+    if (request.type === NBD_CMD_WRITE) count(this.#export.counters, WRITTEN_BYTES_AT, request.length)
+    return durable ? this.#export.syncFailure : DONE
+  }
+
+  #submit({ type, offset, length, flags }: Request, payload: Uint8Array, durable: boolean): Promise<Outcome> {
+    const { backend } = this.#export
+    if (type === NBD_CMD_WRITE) return backend.write(payload, 0, length, offset, durable)
+    if (type === NBD_CMD_TRIM) return backend.trim(offset, length, durable)
+    const punch = (flags & NBD_CMD_FLAG_NO_HOLE) === 0 ? ZERO_PUNCH : 0
+    const fast = (flags & NBD_CMD_FLAG_FAST_ZERO) === 0 ? 0 : ZERO_FAST
+    return backend.zero(offset, length, punch | fast, durable)
+  }
+
+  #other({ type, offset, length }: Request): Promise<Outcome> {
+    if (type === NBD_CMD_FLUSH) return this.#export.flush()
+    if (type === NBD_CMD_CACHE) return this.#export.backend.cache(offset, length)
+    throw new TypeError(`validation let command ${type} through`)
+  }
+}

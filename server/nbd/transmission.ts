@@ -1,0 +1,247 @@
+// THE hot loop: whole frames in, replies out. Law: a request is answered here in this turn, or handed to SlowRequests,
+// which answers it; there is no third way. Nothing in this file waits.
+
+import {
+  commandIndex,
+  commandName,
+  decodeRequest,
+  emptyRequest,
+  errorName,
+  type MetaContext,
+  NBD_CMD_BLOCK_STATUS,
+  NBD_CMD_DISC,
+  NBD_CMD_FLAG_FUA,
+  NBD_CMD_READ,
+  NBD_CMD_WRITE,
+  NBD_EINVAL,
+  NBD_ESHUTDOWN,
+  NBD_SUCCESS,
+  type ReplyStyle,
+  type Request,
+  requestHeaderBytes,
+} from 'nbd-protocol'
+import { DONE, EIO, errnoName, errnoOf, type Outcome, WOULD_BLOCK } from '../../backends/index.js'
+import type { Export } from '../exports/export.js'
+import { count, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
+import { BlockStatus } from './block-status.js'
+import { nbdErrorOf } from './nbd-errno.js'
+import { encodeReadHeader, readHeaderBytes, replyDone, replyError } from './replies.js'
+import type { ReplyBatch } from './reply-batch.js'
+import { type SlowAnswers, type SlowLimits, SlowRequests } from './slow-requests.js'
+import { changesImage, type Terms, validate } from './validation.js'
+
+/** Requests, and bytes of READ and WRITE, that one turn serves before other connections have theirs. */
+const TURN_REQUESTS_MAX = 1024
+const TURN_BYTES_MAX = 8 << 20
+
+export interface TransmissionLimits extends SlowLimits {
+  /** Bytes of replies that the peer has not taken; past them nothing more is served. */
+  readonly replyBacklogMax: number
+}
+
+export interface TransmissionOptions {
+  readonly served: Export
+  readonly style: ReplyStyle
+  readonly contexts: readonly MetaContext[]
+  readonly terms: Terms
+  readonly batch: ReplyBatch
+  readonly limits: TransmissionLimits
+  /** Called when something that held serving up may have gone away. */
+  readonly onRoom: () => void
+}
+
+/** Why `serve` stopped before the end of its bytes. */
+export type Halt = 'none' | 'room' | 'turn'
+
+export class Transmission implements SlowAnswers {
+  readonly #export: Export
+  readonly #style: ReplyStyle
+  readonly #extended: boolean
+  readonly #terms: Terms
+  readonly #batch: ReplyBatch
+  readonly #limits: TransmissionLimits
+  readonly #onRoom: () => void
+  readonly #status: BlockStatus
+  readonly #slow: SlowRequests
+  readonly #request = emptyRequest()
+  readonly #headerBytes: number
+  readonly #readHeaderBytes: number
+  #inspected = false
+  #serving = false
+  #draining = false
+  /** True after NBD_CMD_DISC: nothing that follows is served. */
+  disconnected = false
+  /** Why the last `serve` left bytes unserved: for an incomplete frame ('none'), for want of room, for fairness. */
+  halt: Halt = 'none'
+
+  constructor({ served, style, contexts, terms, batch, limits, onRoom }: TransmissionOptions) {
+    this.#export = served
+    this.#style = style
+    this.#extended = style === 'extended'
+    this.#terms = terms
+    this.#batch = batch
+    this.#limits = limits
+    this.#onRoom = onRoom
+    this.#headerBytes = requestHeaderBytes(this.#extended)
+    this.#readHeaderBytes = readHeaderBytes(style)
+    this.#status = new BlockStatus(served, style, contexts)
+    this.#slow = new SlowRequests(served, this.#status, this, limits)
+  }
+
+  /** Requests that were taken and not answered yet. */
+  get inFlight(): number {
+    return this.#slow.count
+  }
+
+  /** From now on every request is answered with NBD_ESHUTDOWN; those in flight go on. */
+  drain(): void {
+    this.#draining = true
+  }
+
+  connectionLost(): void {
+    this.#slow.connectionLost()
+  }
+
+  /**
+   * Serves the whole frames of bytes[at, end) and returns where it stopped; `halt` says why. The bytes are loaned:
+   * what has to outlive this call is copied. @throws ProtocolError when the stream is lost
+   */
+  serve(bytes: Uint8Array, view: DataView, at: number, end: number): number {
+    this.#serving = true
+    try {
+      return this.#serve(bytes, view, at, end)
+    } finally {
+      this.#serving = false
+      this.#batch.flush()
+    }
+  }
+
+  #serve(bytes: Uint8Array, view: DataView, at: number, end: number): number {
+    const request = this.#request
+    let requests = 0
+    let moved = 0
+    this.#inspected = false
+    this.halt = 'none'
+    while (end - at >= this.#headerBytes && !this.disconnected) {
+      decodeRequest(view, at, this.#extended, request)
+      const next = at + this.#headerBytes + request.payloadLength
+      if (next > end) break
+      if (this.#slow.full || this.#batch.backlog > this.#limits.replyBacklogMax) {
+        this.halt = 'room'
+        break
+      }
+      if (requests >= TURN_REQUESTS_MAX || moved >= TURN_BYTES_MAX) {
+        this.halt = 'turn'
+        break
+      }
+      this.#take(request, bytes, at + this.#headerBytes)
+      requests += 1
+      moved += request.length
+      at = next
+    }
+    return at
+  }
+
+  /** Answers a request whose payload was too large to be kept, and was thrown away as it came. */
+  refuseOversize(request: Request): void {
+    count(this.#export.counters, REQUESTS_AT + commandIndex(request.type))
+    this.#refuse(request, NBD_EINVAL)
+    this.#batch.flush()
+  }
+
+  #take(request: Request, bytes: Uint8Array, at: number): void {
+    if (request.type === NBD_CMD_DISC) {
+      this.disconnected = true
+      return
+    }
+    count(this.#export.counters, REQUESTS_AT + commandIndex(request.type))
+    const refusal = this.#draining ? NBD_ESHUTDOWN : validate(request, this.#terms)
+    if (refusal !== NBD_SUCCESS) this.#refuse(request, refusal)
+    else if (request.length === 0 && (request.type === NBD_CMD_READ || changesImage(request.type))) this.done(request)
+    else if (request.type === NBD_CMD_READ) this.#read(request)
+    else if (request.type === NBD_CMD_WRITE) this.#write(request, bytes, at)
+    else if (request.type === NBD_CMD_BLOCK_STATUS) this.#blockStatus(request, copyOf(bytes, at, request.payloadLength))
+    else this.#slow.start(request)
+  }
+
+  #read(request: Request): void {
+    const { suspect, backend, counters } = this.#export
+    const { offset, length } = request
+    if (suspect.count !== 0 && suspect.intersects(offset, offset + length)) return this.failed(request, EIO)
+    const at = this.#batch.reserve(this.#readHeaderBytes + length)
+    const start = at + this.#readHeaderBytes
+    const outcome = backend.readNow(this.#batch.bytes, start, length, offset)
+    if (outcome === WOULD_BLOCK) return this.#slow.start(request)
+    if (outcome !== DONE) return this.failed(request, outcome)
+    encodeReadHeader(this.#batch.view, at, this.#style, request)
+    this.#batch.commit(start + length)
+    count(counters, READ_BYTES_AT, length)
+  }
+
+  #write(request: Request, bytes: Uint8Array, at: number): void {
+    const served = this.#export
+    const { offset, length } = request
+    if ((request.flags & NBD_CMD_FLAG_FUA) !== 0) return this.#writeLater(request, bytes, at)
+    if (served.order.pending !== 0 && served.order.overlaps(offset, length)) return this.#writeLater(request, bytes, at)
+    if (!this.#inspected) {
+      this.#inspected = true
+      served.inspect()
+    }
+    const outcome = served.backend.writeNow(bytes, at, length, offset)
+    if (outcome === WOULD_BLOCK) return this.#writeLater(request, bytes, at)
+    if (outcome !== DONE) return this.failed(request, outcome)
+    if (served.suspect.count !== 0) served.rewritten(offset, length)
+    count(served.counters, WRITTEN_BYTES_AT, length)
+    this.done(request)
+  }
+
+  #writeLater(request: Request, bytes: Uint8Array, at: number): void {
+    const ownedPayload = copyOf(bytes, at, request.length)
+    this.#slow.start(request, ownedPayload)
+  }
+
+  #blockStatus(request: Request, ownedFilter: Uint8Array): void {
+    if (this.#status.question(request, ownedFilter) === undefined) return this.#refuse(request, NBD_EINVAL)
+    this.#slow.start(request, ownedFilter)
+  }
+
+  /** The request's own fault, or the server's leaving: the image was not asked. */
+  #refuse(request: Request, error: number): void {
+    this.#export.failed(request.type, error, request.offset, request.length)
+    const text = `${commandName(request.type)} at ${request.offset} for ${request.length} bytes was refused: ${errorName(error)}`
+    replyError(this.#batch, this.#style, request, error, text)
+  }
+
+  // What follows is also how SlowRequests answers; outside of a serving turn the batch has to be sent.
+
+  done(request: Request): void {
+    replyDone(this.#batch, this.#style, request)
+    if (!this.#serving) this.#batch.flushSoon()
+  }
+
+  data(reply: Uint8Array): void {
+    this.#batch.send(reply)
+  }
+
+  failed(request: Request, outcome: Outcome): void {
+    const { type, offset, length } = request
+    this.#export.failed(type, outcome, offset, length)
+    const suspect = type === NBD_CMD_READ ? this.#export.suspect.firstWithin(offset, offset + length) : undefined
+    const text = suspect === undefined ? hostSays(type, outcome) : 'these bytes may have been lost; write them again'
+    replyError(this.#batch, this.#style, request, nbdErrorOf(outcome), text, suspect)
+    if (!this.#serving) this.#batch.flushSoon()
+  }
+
+  settled(): void {
+    this.#onRoom()
+  }
+}
+
+function hostSays(type: number, outcome: Outcome): string {
+  return `${commandName(type)} failed: ${errnoName(errnoOf(outcome))} on the host`
+}
+
+/** Buffer's own `slice` shares memory with the slab; this never does. */
+function copyOf(bytes: Uint8Array, at: number, length: number): Uint8Array {
+  return Uint8Array.prototype.slice.call(bytes, at, at + length)
+}

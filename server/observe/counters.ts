@@ -1,0 +1,71 @@
+// Counters as numbers in shared memory: the hot loop adds to them without a call, and the thread that serves the
+// metrics reads them without asking. Each block has one writer.
+
+import { COMMANDS, commandIndex } from 'nbd-protocol'
+import { ERRNOS } from '../../backends/index.js'
+
+// Places in an export's block.
+export const REQUESTS_AT = 0
+export const READ_BYTES_AT = REQUESTS_AT + COMMANDS
+export const WRITTEN_BYTES_AT = READ_BYTES_AT + 1
+export const IN_FLIGHT_AT = WRITTEN_BYTES_AT + 1
+export const DROPPED_AT = IN_FLIGHT_AT + 1
+export const SUSPECT_BYTES_AT = DROPPED_AT + 1
+export const STATE_AT = SUSPECT_BYTES_AT + 1
+export const ERRORS_AT = STATE_AT + 1
+const EXPORT_SLOTS = ERRORS_AT + COMMANDS * ERRNOS
+
+/** States of an export, in the order of their numbers at STATE_AT. */
+export const EXPORT_STATES = ['ok', 'degraded', 'detached'] as const
+export type ExportState = (typeof EXPORT_STATES)[number]
+
+/** Why a handshake did not reach transmission; label values of candor_handshake_failures_total. */
+export const HANDSHAKE_FAILURES = [
+  'bad-client-flags',
+  'bad-option-magic',
+  'option-too-long',
+  'too-many-options',
+  'export-refused',
+  'time-out',
+  'disconnect',
+  'other',
+] as const
+export type HandshakeFailure = (typeof HANDSHAKE_FAILURES)[number]
+
+/** Why a connection was ended in transmission; label values of candor_protocol_errors_total. */
+export const PROTOCOL_ERRORS = ['bad-request-magic', 'payload-too-long', 'other'] as const
+export type ProtocolFailure = (typeof PROTOCOL_ERRORS)[number]
+
+// Places in the server's block.
+export const CONNECTIONS_AT = 0
+export const CONNECTIONS_TOTAL_AT = 1
+export const CONNECTIONS_REFUSED_AT = 2
+export const HEARTBEAT_AT = 3
+export const HANDSHAKE_FAILURES_AT = 4
+export const PROTOCOL_ERRORS_AT = HANDSHAKE_FAILURES_AT + HANDSHAKE_FAILURES.length
+const SERVER_SLOTS = PROTOCOL_ERRORS_AT + PROTOCOL_ERRORS.length
+
+/** A block of counters that another thread may read. */
+export type Counters = Float64Array<SharedArrayBuffer>
+
+function sharedBlock(slots: number): Counters {
+  return new Float64Array(new SharedArrayBuffer(slots * Float64Array.BYTES_PER_ELEMENT))
+}
+
+export function exportCounters(): Counters {
+  return sharedBlock(EXPORT_SLOTS)
+}
+
+export function serverCounters(): Counters {
+  return sharedBlock(SERVER_SLOTS)
+}
+
+/** The place of an error counter: command by the spec's number, the host's errno. */
+export function errorAt(command: number, errno: number): number {
+  return ERRORS_AT + commandIndex(command) * ERRNOS + (errno < ERRNOS ? errno : 0)
+}
+
+/** Adds to one place; absent places do not exist, so that the type checker's doubt is settled here. */
+export function count(counters: Counters, at: number, by = 1): void {
+  counters[at] = (counters[at] ?? 0) + by
+}

@@ -1,0 +1,87 @@
+// The log: JSON lines on stderr through pino. Law: what can happen a thousand times a second is told once and then
+// summed up, so that neither the disk nor the reader drowns.
+
+import { commandName } from 'nbd-protocol'
+import { type Logger, pino } from 'pino'
+import { errnoName } from '../../backends/index.js'
+import type { ExportWitness } from '../exports/export.js'
+
+/** How often repeated events are summed up. */
+const SUMMARY_MS = 10_000
+/** Kinds of repeated events that are told apart at once; more share one line. */
+const KINDS_MAX = 256
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
+
+interface Repeated {
+  count: number
+  readonly details: object
+}
+
+export class Log implements ExportWitness {
+  readonly #logger: Logger
+  readonly #repeated = new Map<string, Repeated>()
+  readonly #timer: NodeJS.Timeout
+
+  constructor(level: LogLevel) {
+    this.#logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination(2))
+    this.#timer = setInterval(() => this.summarize(), SUMMARY_MS)
+    this.#timer.unref()
+  }
+
+  info(details: object, message: string): void {
+    this.#logger.info(details, message)
+  }
+
+  warn(details: object, message: string): void {
+    this.#logger.warn(details, message)
+  }
+
+  error(details: object, message: string): void {
+    this.#logger.error(details, message)
+  }
+
+  /** Tells the first of its kind at once, and the number of the others at the next summary. */
+  limited(kind: string, details: object): void {
+    const known = this.#repeated.get(kind)
+    if (known !== undefined) known.count += 1
+    else if (this.#repeated.size >= KINDS_MAX) this.limited('events of further kinds', {})
+    else {
+      this.#repeated.set(kind, { count: 0, details })
+      this.#logger.warn(details, kind)
+    }
+  }
+
+  /** Writes one line for each kind that repeated since the last summary; a quiet kind is forgotten. */
+  summarize(): void {
+    for (const [kind, repeated] of this.#repeated) {
+      if (repeated.count === 0) {
+        this.#repeated.delete(kind)
+        continue
+      }
+      this.#logger.warn({ repeated: repeated.count, first: repeated.details }, `${kind}: more of the same`)
+      repeated.count = 0
+    }
+  }
+
+  requestFailed(name: string, command: number, errno: number, offset: number, length: number): void {
+    const kind = `${commandName(command)} failed on export ${name}: ${errnoName(errno)}`
+    this.limited(kind, { export: name, command: commandName(command), errno: errnoName(errno), offset, length })
+  }
+
+  stateChanged(name: string, state: string, reason: string): void {
+    this.#logger.error({ export: name, state, reason }, `export ${name} is ${state}: ${reason}`)
+  }
+
+  requestsDropped(name: string, command: number, offset: number, length: number): void {
+    const kind = `${commandName(command)} dropped on export ${name}: its connection was lost before it began`
+    this.limited(kind, { export: name, command: commandName(command), offset, length })
+  }
+
+  /** The last summary, written before the process ends. */
+  close(): void {
+    clearInterval(this.#timer)
+    this.summarize()
+    this.#logger.flush()
+  }
+}

@@ -1,0 +1,24 @@
+// What a test needs of the machine. Law: without it the test is skipped aloud; where CI is set a skip is a failure.
+import { spawnSync } from 'node:child_process'
+
+function missing(program: string): boolean {
+  return spawnSync('sh', ['-c', 'command -v "$1"', 'sh', program], { stdio: 'ignore' }).status !== 0
+}
+
+/** For `test(title, { skip }, …)`: false when everything is there, else why not. @throws where CI is set */
+export function needs(...programs: readonly string[]): string | false {
+  return because(programs.filter(missing).map((program) => `${program} is not installed`))
+}
+
+/** The same, and root: for mounts, quotas and devices. */
+export function needsRoot(...programs: readonly string[]): string | false {
+  const reasons = programs.filter(missing).map((program) => `${program} is not installed`)
+  return because(process.getuid?.() === 0 ? reasons : ['needs root', ...reasons])
+}
+
+function because(reasons: readonly string[]): string | false {
+  if (reasons.length === 0) return false
+  const reason = reasons.join(', ')
+  if (process.env['CI'] === 'true') throw new Error(`CI may not skip: ${reason}`)
+  return reason
+}
