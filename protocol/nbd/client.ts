@@ -1,10 +1,10 @@
 // The other side of the same codec: a client's handshake and requests over any byte stream. Tests, `candor info` and
 // programs speak through it. Several requests may be in flight at once; each settles by its own cookie.
-import { concatenate, decodeForDisplay, getUint64, viewOf } from './bytes.js'
+import { concatenate, viewOf } from './bytes.js'
 import { ClientHandshake, type Negotiation, type NegotiationWishes } from './client-handshake.js'
+import { type Answer, type BlockDescriptor, type Pending, RequestError, takeChunk } from './client-replies.js'
 import type { ByteReader, ByteStream } from './client-stream.js'
 import {
-  errorName,
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
   NBD_CMD_DISC,
@@ -14,56 +14,11 @@ import {
   NBD_CMD_TRIM,
   NBD_CMD_WRITE,
   NBD_CMD_WRITE_ZEROES,
-  NBD_EIO,
   NBD_REPLY_FLAG_DONE,
-  NBD_REPLY_TYPE_BLOCK_STATUS,
-  NBD_REPLY_TYPE_BLOCK_STATUS_EXT,
-  NBD_REPLY_TYPE_ERROR_OFFSET,
-  NBD_REPLY_TYPE_OFFSET_DATA,
-  NBD_REPLY_TYPE_OFFSET_HOLE,
 } from './constants.js'
 import { ProtocolError } from './protocol-error.js'
-import { decodeReplyHeader, OFFSET_BYTES, type ReplyHeader, SIMPLE_REPLY_BYTES } from './reply.js'
+import { decodeReplyHeader, type ReplyHeader, replyHeaderBytes, SIMPLE_REPLY_BYTES } from './reply.js'
 import { encodeRequest, requestHeaderBytes } from './request.js'
-
-/** A request that the server answered with an error value of the spec. */
-export class RequestError extends Error {
-  /** One of the NBD_E… values. */
-  readonly error: number
-  /** The first byte of the export that failed, where the server named it. */
-  readonly offset: number | undefined
-
-  constructor(command: string, error: number, text: string, offset: number | undefined) {
-    super(`${command}: ${errorName(error)}${text === '' ? '' : ` (${text})`}`)
-    this.name = 'RequestError'
-    this.error = error
-    this.offset = offset
-  }
-}
-
-/** One descriptor of a block status reply. */
-export interface BlockDescriptor {
-  /** Bytes. */
-  readonly length: number
-  readonly flags: number
-}
-
-/** What a request came to: READ's bytes, and BLOCK_STATUS's descriptors by metadata context id. */
-interface Answer {
-  readonly data: Uint8Array
-  readonly status: ReadonlyMap<number, readonly BlockDescriptor[]>
-}
-
-interface Pending {
-  readonly command: string
-  readonly type: number
-  readonly offset: number
-  readonly data: Uint8Array
-  readonly status: Map<number, BlockDescriptor[]>
-  failure: RequestError | undefined
-  settle(answer: Answer): void
-  fail(error: Error): void
-}
 
 /** An NBD client in the transmission phase; `connectClient` makes one. */
 export class Client {
@@ -169,7 +124,7 @@ export class Client {
     for (;;) {
       const start = await this.#reader.take(SIMPLE_REPLY_BYTES)
       if (start === undefined) throw new ProtocolError('bad-reply', 'the server closed the connection')
-      const more = replyRest(start)
+      const more = replyHeaderBytes(viewOf(start), 0) - SIMPLE_REPLY_BYTES
       const rest = more === 0 ? new Uint8Array(0) : await this.#reader.mustTake(more)
       await this.#answer(decodeReplyHeader(viewOf(concatenate([start, rest])), 0))
     }
@@ -192,57 +147,6 @@ export class Client {
     if (header.error !== 0) pending.failure = new RequestError(pending.command, header.error, '', undefined)
     else if (pending.data.length > 0) pending.data.set(await this.#reader.mustTake(pending.data.length))
   }
-}
-
-function replyRest(start: Uint8Array): number {
-  // The magic alone tells the three headers apart; all share their first sixteen bytes' length at least.
-  const view = viewOf(start)
-  const whole = { 1720595439: 20, 1854547852: 32, 1732535960: SIMPLE_REPLY_BYTES }[view.getUint32(0)]
-  if (whole === undefined) throw new ProtocolError('bad-reply', 'a reply began with no magic that the spec knows')
-  return whole - SIMPLE_REPLY_BYTES
-}
-
-function takeChunk(header: ReplyHeader, payload: Uint8Array, pending: Pending): void {
-  const view = viewOf(payload)
-  if (header.type >= 0x8000) pending.failure ??= chunkError(header.type, payload, pending.command)
-  else if (header.type === NBD_REPLY_TYPE_OFFSET_DATA) {
-    placeData(pending, getUint64(view, 0), payload.subarray(OFFSET_BYTES))
-  } else if (header.type === NBD_REPLY_TYPE_OFFSET_HOLE) {
-    placeData(pending, getUint64(view, 0), new Uint8Array(view.getUint32(8)))
-  } else if (header.type === NBD_REPLY_TYPE_BLOCK_STATUS) {
-    pending.status.set(view.getUint32(0), decodeDescriptors(view, 4, 8))
-  } else if (header.type === NBD_REPLY_TYPE_BLOCK_STATUS_EXT) {
-    pending.status.set(view.getUint32(0), decodeDescriptors(view, 8, 16))
-  }
-}
-
-function placeData(pending: Pending, offset: number, data: Uint8Array): void {
-  const at = offset - pending.offset
-  if (at < 0 || at + data.length > pending.data.length) {
-    throw new ProtocolError('bad-reply', `a chunk at ${offset} lies outside of the read at ${pending.offset}`)
-  }
-  pending.data.set(data, at)
-}
-
-function decodeDescriptors(view: DataView, start: number, bytes: number): BlockDescriptor[] {
-  const descriptors: BlockDescriptor[] = []
-  for (let at = start; at + bytes <= view.byteLength; at += bytes) {
-    const wide = bytes === 16
-    descriptors.push({
-      length: wide ? getUint64(view, at) : view.getUint32(at),
-      flags: wide ? getUint64(view, at + 8) : view.getUint32(at + 4),
-    })
-  }
-  return descriptors
-}
-
-function chunkError(type: number, payload: Uint8Array, command: string): RequestError {
-  if (payload.length < 6) return new RequestError(command, NBD_EIO, 'a malformed error chunk', undefined)
-  const view = viewOf(payload)
-  const end = Math.min(6 + view.getUint16(4), payload.length)
-  const located = type === NBD_REPLY_TYPE_ERROR_OFFSET && payload.length >= end + OFFSET_BYTES
-  const offset = located ? getUint64(view, end) : undefined
-  return new RequestError(command, view.getUint32(0), decodeForDisplay(payload.subarray(6, end)), offset)
 }
 
 /** Shakes hands over the stream and enters transmission on `name`. @throws ProtocolError, OptionError */

@@ -13,8 +13,9 @@ import {
   NBD_REP_ERR_UNSUP,
   optionName,
 } from './constants.js'
-import type { HandshakeExport, HandshakeHost, HandshakeLimits, HandshakeOutcome } from './handshake-host.js'
-import { handleOption, Negotiated, OPTIONS } from './handshake-options.js'
+import type { HandshakeHost, HandshakeLimits, HandshakeOutcome } from './handshake-host.js'
+import { handleOption, OPTIONS } from './handshake-options.js'
+import { Negotiated } from './negotiated.js'
 import { encodeOptionReply, OPTION_HEADER_BYTES } from './options.js'
 import { ProtocolError } from './protocol-error.js'
 import { errorMessage } from './reply.js'
@@ -168,5 +169,3 @@ export class Handshake {
     this.#state = 'ended'
   }
 }
-
-export type { HandshakeExport, HandshakeHost, HandshakeLimits, HandshakeOutcome }

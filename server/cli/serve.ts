@@ -1,18 +1,12 @@
 // `candor serve`: exports images until a signal says stop.
 import type { Argv } from 'yargs'
-import {
-  configOf,
-  DEFAULT_HTTP,
-  DEFAULT_LIMITS,
-  DEFAULT_LISTEN,
-  defaultStateDirectory,
-  type ServeFlags,
-} from '../config.js'
+import { configOf, type ServeFlags } from '../config.js'
 import { type ListenAddress, uriOf } from '../nbd/listen.js'
 import { type RunningService, startService } from '../service.js'
 import { VERSION } from '../version.js'
 import type { Command } from './command.js'
 import { formatBytes } from './format.js'
+import { SERVE_OPTIONS } from './serve-options.js'
 
 export const EXIT_CLEAN = 0
 export const EXIT_SYNC_FAILED = 2
@@ -24,65 +18,7 @@ function flags(yargs: Argv): Argv {
       type: 'string',
       array: true,
     })
-    .options({
-      create: {
-        type: 'string',
-        requiresArg: true,
-        describe: 'make images that are missing, sparse, of this size (10G)',
-      },
-      'read-only': { type: 'boolean', describe: 'refuse everything that writes' },
-      listen: {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        requiresArg: true,
-        describe: 'where clients connect: tcp:HOST:PORT or unix:PATH; may be given again',
-        defaultDescription: DEFAULT_LISTEN,
-      },
-      http: {
-        type: 'string',
-        requiresArg: true,
-        describe: 'where /metrics and /healthz are served: HOST:PORT, or off',
-        defaultDescription: DEFAULT_HTTP,
-      },
-      'state-dir': {
-        type: 'string',
-        requiresArg: true,
-        describe: 'where candor keeps what must outlive it; none does without',
-        defaultDescription: defaultStateDirectory(),
-      },
-      'log-level': { choices: ['debug', 'info', 'warn', 'error'] as const, describe: 'the least that is logged' },
-      'shutdown-timeout': {
-        type: 'string',
-        requiresArg: true,
-        describe: 'how long a stop waits for requests in flight',
-        defaultDescription: `${DEFAULT_LIMITS.shutdownTimeoutMs / 1000}s`,
-      },
-      'handshake-timeout': {
-        type: 'string',
-        requiresArg: true,
-        describe: 'how long a client may take to attach',
-        defaultDescription: `${DEFAULT_LIMITS.handshakeTimeoutMs / 1000}s`,
-      },
-      'connections-max': {
-        type: 'number',
-        requiresArg: true,
-        describe: 'connections at once; one more is closed',
-        defaultDescription: String(DEFAULT_LIMITS.connectionsMax),
-      },
-      'in-flight-max': {
-        type: 'number',
-        requiresArg: true,
-        describe: 'requests of one connection waiting for storage; more are not read',
-        defaultDescription: String(DEFAULT_LIMITS.slowRequestsMax),
-      },
-      'in-flight-bytes-max': {
-        type: 'string',
-        requiresArg: true,
-        describe: 'bytes that these may hold',
-        defaultDescription: '64M',
-      },
-    })
+    .options(SERVE_OPTIONS)
     .example('$0 serve disk.img', 'export an image on nbd://127.0.0.1:10809')
     .example('$0 serve disk.img --create 10G', 'make it first, sparse, if it is missing')
     .example('$0 serve a=a.img b=/dev/vg/b --listen unix:/run/candor.sock', 'two exports on a Unix socket')
