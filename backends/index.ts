@@ -27,7 +27,7 @@ export function openBackend<Kind extends keyof BackendOptions>(
 export type { Backend, Capabilities, Condition, Extent } from './backend.js'
 export { OpenError, ZERO_FAST, ZERO_PUNCH } from './backend.js'
 export * from './errno.js'
-export { type Fault, type FaultPlan, withFaults } from './fault.js'
+export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.js'
 export { duplicateDescriptor } from './native/file-io.js'
 export * from './outcome.js'
 export { lockFile } from './sparse-file/image-lock.js'

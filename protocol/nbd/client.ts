@@ -99,6 +99,12 @@ export class Client {
     await this.#stream.close()
   }
 
+  /** Closes the stream without a goodbye ("hard disconnect"): whatever is in flight is lost. */
+  async abandon(): Promise<void> {
+    this.#lose(new ProtocolError('bad-reply', 'the client abandoned the connection'))
+    await this.#stream.close()
+  }
+
   #send(
     cookie: number,
     type: number,

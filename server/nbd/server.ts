@@ -45,6 +45,11 @@ export class NbdServer {
     this.#host = handshakeHost(options.registry, () => this.#draining)
   }
 
+  /** Connections that are open now. */
+  get connections(): number {
+    return this.#connections.size
+  }
+
   /** Listens on one more address; returns it with its real port. @throws OpenError */
   async listen(address: ListenAddress): Promise<ListenAddress> {
     const listening = await listenOn(address, (socket) => this.#accept(socket))

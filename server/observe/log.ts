@@ -11,7 +11,7 @@ const SUMMARY_MS = 10_000
 /** Kinds of repeated events that are told apart at once; more share one line. */
 const KINDS_MAX = 256
 
-export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent'
 
 interface Repeated {
   count: number

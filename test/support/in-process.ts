@@ -1,0 +1,67 @@
+// A front end in the test's own process, over any backend: for what a real host cannot be made to do on command.
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { type ByteStream, type Client, connectClient, type NegotiationWishes } from 'nbd-protocol'
+import type { Backend } from '../../backends/index.js'
+import { DEFAULT_LIMITS } from '../../server/config.js'
+import { Export } from '../../server/exports/export.js'
+import { ExportRegistry } from '../../server/exports/registry.js'
+import { type NbdLimits, NbdServer } from '../../server/nbd/server.js'
+import { serverCounters } from '../../server/observe/counters.js'
+import { Log } from '../../server/observe/log.js'
+import { temporaryFolder } from './candor.js'
+
+export interface InProcess {
+  readonly served: Export
+  readonly server: NbdServer
+  readonly path: string
+  /** A new client of the export. */
+  client(wishes?: NegotiationWishes): Promise<Client>
+  close(): Promise<void>
+}
+
+/** Serves `backend` as the export 'disk' on a Unix socket. */
+export async function serveInProcess(backend: Backend, limits: Partial<NbdLimits> = {}): Promise<InProcess> {
+  const folder = temporaryFolder()
+  const path = join(folder.path, 'nbd')
+  const log = new Log('silent')
+  const served = new Export({ name: 'disk', description: 'a test', backend, witness: log })
+  const registry = new ExportRegistry()
+  registry.add(served)
+  const server = new NbdServer({ registry, counters: serverCounters(), limits: { ...DEFAULT_LIMITS, ...limits }, log })
+  await server.listen({ kind: 'unix', path })
+  return {
+    served,
+    server,
+    path,
+    client: async (wishes) => connectClient(await socketStream(path), 'disk', wishes),
+    close: async () => {
+      server.drain()
+      await server.finish(1000)
+      await backend.close()
+      log.close()
+      folder.remove()
+    },
+  }
+}
+
+/** A connected Unix socket as nbd-protocol's client half wants it. */
+export async function socketStream(path: string): Promise<ByteStream> {
+  const socket = connect(path)
+  await new Promise<void>((resolve, reject) => {
+    socket.once('connect', resolve).once('error', reject)
+  })
+  const chunks = socket[Symbol.asyncIterator]() as AsyncIterator<Buffer>
+  return {
+    write: (bytes) => {
+      socket.write(bytes)
+    },
+    read: async () => {
+      const next = await chunks.next()
+      return next.done ? undefined : next.value
+    },
+    close: async () => {
+      socket.destroy()
+    },
+  }
+}
