@@ -47,6 +47,8 @@ export class ReceiveBuffer {
   #waiting: Region | undefined
   #skip = 0
   #skippedHeader: Uint8Array | undefined
+  /** Whether the bytes that come next were promised room in `#frame`; else they come into the slab. */
+  #lentFrame = false
 
   constructor(sink: FrameSink) {
     this.#sink = sink
@@ -54,6 +56,7 @@ export class ReceiveBuffer {
 
   /** Where the kernel is to put the next bytes. Valid until this thread reads for another connection. */
   get target(): Uint8Array {
+    this.#lentFrame = this.#frame !== undefined
     return this.#frame === undefined ? slabTarget : this.#frame.subarray(this.#filled)
   }
 
@@ -64,13 +67,13 @@ export class ReceiveBuffer {
 
   /** `length` bytes were put at the beginning of `target`. @throws ProtocolError when the stream is lost */
   arrived(length: number): void {
-    if (this.#frame !== undefined) return this.#fill(this.#frame, length)
+    if (this.#lentFrame && this.#frame !== undefined) return this.#fill(this.#frame, length)
     let at = HEADROOM_BYTES
     const end = at + length
-    if (this.#skip > 0) {
-      at += this.#skipped(length)
-      if (at === end) return
-    }
+    if (this.#skip > 0) at += this.#skipped(length)
+    else if (this.#frame !== undefined) at += this.#fillFromSlab(this.#frame, at, end)
+    if (at === end) return
+    if (this.#waiting !== undefined) return this.#waitBehind(this.#waiting, at, end)
     const carried = this.#carried
     if (carried !== undefined) {
       this.#carried = undefined
@@ -92,6 +95,19 @@ export class ReceiveBuffer {
     if (this.#filled < frame.length) return
     this.#frame = undefined
     this.#serve({ bytes: frame, view: viewOf(frame), at: 0, end: frame.length })
+  }
+
+  /** A large frame began while the socket rested, when the slab had been lent already for what comes next. */
+  #fillFromSlab(frame: Uint8Array, at: number, end: number): number {
+    const length = Math.min(end - at, frame.length - this.#filled)
+    frame.set(slab.subarray(at, at + length), this.#filled)
+    this.#fill(frame, length)
+    return length
+  }
+
+  #waitBehind(waiting: Region, at: number, end: number): void {
+    const bytes = Buffer.concat([waiting.bytes.subarray(waiting.at, waiting.end), slab.subarray(at, end)])
+    this.#waiting = { bytes, view: viewOf(bytes), at: 0, end: bytes.length }
   }
 
   #skipped(length: number): number {

@@ -50,6 +50,13 @@ export class NbdServer {
     return this.#connections.size
   }
 
+  /** Bytes of replies that peers have not taken yet. */
+  get backlog(): number {
+    let bytes = 0
+    for (const connection of this.#connections) bytes += connection.backlog
+    return bytes
+  }
+
   /** Listens on one more address; returns it with its real port. @throws OpenError */
   async listen(address: ListenAddress): Promise<ListenAddress> {
     const listening = await listenOn(address, (socket) => this.#accept(socket))
