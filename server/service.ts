@@ -110,7 +110,7 @@ class Service implements RunningService {
     await this.#nbd.finish(0)
     for (const undo of this.#undo.reverse()) await undo()
     this.#undo.length = 0
-    this.#log.close()
+    await this.#log.close()
   }
 }
 

@@ -4,6 +4,7 @@
 //     | headroom: the partial frame of last time | bytes that the kernel just put here                  |
 //                ^ carried                        ^ SLAB_START                 ^ end of what arrived
 import { viewOf } from 'nbd-protocol'
+import { giveBuffer, takeBuffer } from './buffer-pool.js'
 
 const SLAB_BYTES = 4 << 20
 /** Partial frames up to this size are joined in front of the next arrival; larger ones get a buffer of their own. */
@@ -32,6 +33,8 @@ interface Region {
   readonly view: DataView
   readonly at: number
   readonly end: number
+  /** The pool's buffer behind `bytes`, given back when the region is served. */
+  readonly pooled?: Uint8Array
 }
 
 const HEADER_COPY_BYTES = 32
@@ -40,8 +43,9 @@ export class ReceiveBuffer {
   readonly #sink: FrameSink
   /** The start of a small frame whose rest has not come. */
   #carried: Uint8Array | undefined
-  /** A large frame on its way, in a buffer of exactly its size. */
+  /** A large frame on its way: exactly its bytes of a buffer of the pool. */
   #frame: Uint8Array | undefined
+  #pooled: Uint8Array | undefined
   #filled = 0
   /** Bytes that the sink did not take although they are whole frames. */
   #waiting: Region | undefined
@@ -93,8 +97,10 @@ export class ReceiveBuffer {
   #fill(frame: Uint8Array, length: number): void {
     this.#filled += length
     if (this.#filled < frame.length) return
+    const pooled = this.#pooled
     this.#frame = undefined
-    this.#serve({ bytes: frame, view: viewOf(frame), at: 0, end: frame.length })
+    this.#pooled = undefined
+    this.#serve({ bytes: frame, view: viewOf(frame), at: 0, end: frame.length, ...(pooled && { pooled }) })
   }
 
   /** A large frame began while the socket rested, when the slab had been lent already for what comes next. */
@@ -121,16 +127,18 @@ export class ReceiveBuffer {
     return skipped
   }
 
-  #serve({ bytes, view, at, end }: Region): void {
+  #serve(region: Region): void {
+    const { bytes, view, at, end, pooled } = region
     const stopped = this.#sink.serve(bytes, view, at, end)
-    if (stopped === end) return
-    if (this.#sink.halted) this.#wait(bytes, stopped, end)
-    else this.#keepPartial(bytes, view, stopped, end)
+    if (stopped < end && this.#sink.halted) return this.#wait(region, stopped)
+    if (stopped < end) this.#keepPartial(bytes, view, stopped, end)
+    if (pooled !== undefined) giveBuffer(pooled)
   }
 
-  #wait(bytes: Uint8Array, at: number, end: number): void {
+  #wait(region: Region, at: number): void {
+    const { bytes, end } = region
     if (bytes !== slab) {
-      this.#waiting = { bytes, view: viewOf(bytes), at, end }
+      this.#waiting = { ...region, at }
       return
     }
     const copy = Uint8Array.prototype.slice.call(bytes, at, end)
@@ -145,7 +153,8 @@ export class ReceiveBuffer {
       this.#skippedHeader = Uint8Array.prototype.slice.call(bytes, at, Math.min(end, at + HEADER_COPY_BYTES))
       this.#skip = size - (end - at)
     } else {
-      this.#frame = Buffer.allocUnsafeSlow(size)
+      this.#pooled = takeBuffer(size)
+      this.#frame = this.#pooled.subarray(0, size)
       this.#frame.set(bytes.subarray(at, end))
       this.#filled = end - at
     }

@@ -2,28 +2,19 @@
 // kernel has not taken whole stays the socket's until it has; nobody writes to it meanwhile.
 import type { Socket } from 'node:net'
 import { viewOf } from 'nbd-protocol'
+import { giveBuffer, takeBuffer } from './buffer-pool.js'
 
-/** Replies gather in a buffer of this size; a reply that needs more gets a buffer of its own. */
+/** Replies gather in a buffer of this size; a reply that needs more gets a larger one. */
 export const BATCH_BYTES = 1 << 20
-/** Spare buffers kept in this thread; more are left to the garbage collector. */
-const SPARE_BATCHES_MAX = 8
 
 interface Batch {
   readonly bytes: Uint8Array
   readonly view: DataView
 }
 
-const spare: Batch[] = []
-
 function takeBatch(bytesNeeded: number): Batch {
-  const reused = bytesNeeded <= BATCH_BYTES ? spare.pop() : undefined
-  if (reused !== undefined) return reused
-  const bytes = Buffer.allocUnsafeSlow(Math.max(BATCH_BYTES, bytesNeeded))
+  const bytes = takeBuffer(Math.max(BATCH_BYTES, bytesNeeded))
   return { bytes, view: viewOf(bytes) }
-}
-
-function giveBatch(batch: Batch): void {
-  if (batch.bytes.length === BATCH_BYTES && spare.length < SPARE_BATCHES_MAX) spare.push(batch)
 }
 
 /**
@@ -36,8 +27,8 @@ export class ReplyBatch {
   readonly #written = () => this.#reclaim()
   #batch: Batch | undefined
   #end = 0
-  /** Batches that the kernel has not taken whole. */
-  #lent: Batch[] = []
+  /** One entry for each write that the socket has not told the end of: the buffer that it still holds, if any. */
+  readonly #lent: (Uint8Array | undefined)[] = []
   #flushScheduled = false
 
   /** `onDrained` is called whenever the socket has taken everything that it was given. */
@@ -70,7 +61,7 @@ export class ReplyBatch {
     if (this.#batch !== undefined && this.#batch.bytes.length - this.#end < bytesNeeded) this.flush()
     this.#batch ??= takeBatch(bytesNeeded)
     if (this.#batch.bytes.length < bytesNeeded) {
-      giveBatch(this.#batch)
+      giveBuffer(this.#batch.bytes)
       this.#batch = takeBatch(bytesNeeded)
     }
     return this.#end
@@ -88,16 +79,19 @@ export class ReplyBatch {
     this.#batch = undefined
     const end = this.#end
     this.#end = 0
-    if (end === 0 || this.#socket.destroyed) return giveBatch(batch)
+    if (end === 0 || this.#socket.destroyed) return giveBuffer(batch.bytes)
     this.#socket.write(batch.bytes.subarray(0, end), this.#written)
-    if (this.#socket.writableLength === 0) giveBatch(batch)
-    else this.#lent.push(batch)
+    const taken = this.#socket.writableLength === 0
+    this.#lent.push(taken ? undefined : batch.bytes)
+    if (taken) giveBuffer(batch.bytes)
   }
 
   /** Sends a reply that has its own buffer, which is the socket's from here on. Order among replies is free. */
   send(reply: Uint8Array): void {
     this.flush()
-    if (!this.#socket.destroyed) this.#socket.write(reply, this.#written)
+    if (this.#socket.destroyed) return
+    this.#socket.write(reply, this.#written)
+    this.#lent.push(undefined)
   }
 
   /** Lets replies that come outside of a serving turn leave together, once this turn's promises are settled. */
@@ -110,12 +104,10 @@ export class ReplyBatch {
     })
   }
 
+  /** The oldest write has ended: writes end in the order in which they began. */
   #reclaim(): void {
-    if (this.#socket.writableLength !== 0) return
-    if (this.#lent.length > 0) {
-      for (const batch of this.#lent) giveBatch(batch)
-      this.#lent = []
-    }
-    this.#onDrained()
+    const buffer = this.#lent.shift()
+    if (buffer !== undefined) giveBuffer(buffer)
+    if (this.#socket.writableLength === 0) this.#onDrained()
   }
 }

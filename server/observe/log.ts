@@ -1,5 +1,5 @@
-// The log: JSON lines on stderr through pino. Law: what can happen a thousand times a second is told once and then
-// summed up, so that neither the disk nor the reader drowns.
+// The log: JSON lines on stderr through pino. Laws: a reader that does not read never blocks I/O; what can happen a
+// thousand times a second is told once and then summed up, so that neither the disk nor the reader drowns.
 
 import { commandName } from 'nbd-protocol'
 import { type Logger, pino } from 'pino'
@@ -10,6 +10,11 @@ import type { ExportWitness } from '../exports/export.js'
 const SUMMARY_MS = 10_000
 /** Kinds of repeated events that are told apart at once; more share one line. */
 const KINDS_MAX = 256
+
+/** Bytes of lines that wait for a slow reader of stderr; what comes when it is full is lost, not waited for. */
+const BACKLOG_BYTES_MAX = 1 << 20
+/** How long the last lines may take when the server ends. */
+const LAST_LINES_MS = 1000
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent'
 
@@ -22,9 +27,10 @@ export class Log implements ExportWitness {
   readonly #logger: Logger
   readonly #repeated = new Map<string, Repeated>()
   readonly #timer: NodeJS.Timeout
+  readonly #destination = pino.destination({ fd: 2, sync: false, maxLength: BACKLOG_BYTES_MAX })
 
   constructor(level: LogLevel) {
-    this.#logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination(2))
+    this.#logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, this.#destination)
     this.#timer = setInterval(() => this.summarize(), SUMMARY_MS)
     this.#timer.unref()
   }
@@ -78,10 +84,16 @@ export class Log implements ExportWitness {
     this.limited(kind, { export: name, command: commandName(command), offset, length })
   }
 
-  /** The last summary, written before the process ends. */
-  close(): void {
+  /** The last summary, on its way before the process ends. */
+  async close(): Promise<void> {
     clearInterval(this.#timer)
     this.summarize()
-    this.#logger.flush()
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, LAST_LINES_MS)
+      this.#destination.flush(() => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
   }
 }

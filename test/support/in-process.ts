@@ -39,7 +39,7 @@ export async function serveInProcess(backend: Backend, limits: Partial<NbdLimits
       server.drain()
       await server.finish(1000)
       await backend.close()
-      log.close()
+      await log.close()
       folder.remove()
     },
   }
