@@ -33,6 +33,15 @@ export interface Extent {
   readonly zero: boolean
 }
 
+/** What a sparse read brought. */
+export interface SparseRead {
+  /** The data begins at `start`; bytes of holes are undefined. The buffer is the caller's. */
+  readonly buffer: Uint8Array
+  readonly start: number
+  /** Together as long as what was asked for; `hole` means that it reads as zeroes and was not read. */
+  readonly runs: readonly Extent[]
+}
+
 /** What a look at the image under our feet found. */
 export interface Condition {
   /** Bytes that are still there; less than `size` when somebody truncated the image. */
@@ -57,6 +66,8 @@ export interface Backend {
   writeNow(source: Uint8Array, start: number, length: number, offset: number): Outcome
 
   read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome>
+  /** A read that tells holes instead of reading them, into a buffer with `headroom` bytes left free before the data. */
+  readSparse(headroom: number, length: number, offset: number): Promise<SparseRead | Outcome>
   /** `durable`: the outcome speaks of stable storage; an error of the sync alone carries SYNC_FAILED. */
   write(source: Uint8Array, start: number, length: number, offset: number, durable: boolean): Promise<Outcome>
   /** `mode` is made of ZERO_… bits. */

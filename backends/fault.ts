@@ -1,7 +1,7 @@
 // A wrapper that makes any backend fail on command: errors, delays, transfers that stop half-way, operations that
 // decline to finish now. Law: what it does not touch reaches the inner backend unchanged.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Backend, Condition, Extent } from './backend.js'
+import type { Backend, Condition, Extent, SparseRead } from './backend.js'
 import { DONE, type Outcome } from './outcome.js'
 
 export type FaultableCommand = 'read' | 'write' | 'zero' | 'trim' | 'flush' | 'cache' | 'extents' | 'probe'
@@ -82,6 +82,15 @@ class FaultyBackend implements Backend {
 
   read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome> {
     return this.#later('read', offset, length, false, (bytes) => this.#inner.read(target, start, bytes, offset))
+  }
+
+  async readSparse(headroom: number, length: number, offset: number): Promise<SparseRead | Outcome> {
+    let read: SparseRead | Outcome = DONE
+    const outcome = await this.#later('read', offset, length, false, async () => {
+      read = await this.#inner.readSparse(headroom, length, offset)
+      return typeof read === 'number' ? read : DONE
+    })
+    return outcome === DONE ? read : outcome
   }
 
   write(source: Uint8Array, start: number, length: number, offset: number, durable: boolean): Promise<Outcome> {

@@ -24,7 +24,7 @@ export function openBackend<Kind extends keyof BackendOptions>(
   return KINDS[kind](options)
 }
 
-export type { Backend, Capabilities, Condition, Extent } from './backend.js'
+export type { Backend, Capabilities, Condition, Extent, SparseRead } from './backend.js'
 export { OpenError, ZERO_FAST, ZERO_PUNCH } from './backend.js'
 export * from './errno.js'
 export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.js'

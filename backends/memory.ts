@@ -1,6 +1,6 @@
 // A disk in memory, sparse by blocks: the reference model that every other backend is compared with. It forgets
 // everything when it is closed.
-import type { Backend, Capabilities, Condition, Extent } from './backend.js'
+import type { Backend, Capabilities, Condition, Extent, SparseRead } from './backend.js'
 import { DONE, type Outcome } from './outcome.js'
 
 const BLOCK_BYTES = 4096
@@ -66,6 +66,12 @@ class Memory implements Backend {
 
   async read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome> {
     return this.readNow(target, start, length, offset)
+  }
+
+  async readSparse(headroom: number, length: number, offset: number): Promise<SparseRead> {
+    const buffer = new Uint8Array(headroom + length)
+    this.readNow(buffer, headroom, length, offset)
+    return { buffer, start: headroom, runs: await this.extents(offset, length, Number.MAX_SAFE_INTEGER) }
   }
 
   async write(source: Uint8Array, start: number, length: number, offset: number): Promise<Outcome> {

@@ -15,6 +15,10 @@ export const IO_ZERO_RANGE = 5
 export const IO_WRITE_ZEROES = 6
 export const IO_WILLNEED = 7
 export const IO_EXTENTS = 8
+export const IO_READ_SPARSE = 9
+/** Kinds of runs that IO_EXTENTS and IO_READ_SPARSE tell; what is neither is space that was never written. */
+export const RUN_HOLE = 0
+export const RUN_DATA = 1
 /** Flag of the kinds that change the image without a payload: sync afterwards. */
 export const IO_FLAG_DURABLE = 1
 

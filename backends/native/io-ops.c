@@ -27,7 +27,7 @@ static int64_t now_ns(void) {
   return (int64_t)time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-static int read_all(int fd, uint8_t *bytes, int64_t length, int64_t offset) {
+int io_read_all(int fd, uint8_t *bytes, int64_t length, int64_t offset) {
   while (length > 0) {
     ssize_t done = pread(fd, bytes, (size_t)length, offset);
     if (done < 0) {
@@ -102,30 +102,6 @@ static int write_zeroes(const struct io_op *op) {
   return 0;
 }
 
-/* Data and holes from offset on, as doubles: their number, then pairs (end, 1 = data | 0 = hole), at most `flags`
- * pairs. Where the file system knows no holes lseek itself says "data". Past the end of the file all is hole. */
-static int extents(const struct io_op *op) {
-  double *numbers = (double *)(void *)op->bytes;
-  const int64_t end = op->offset + op->length;
-  int64_t at = op->offset;
-  int count = 0;
-  while (at < end && count < op->flags) {
-    const int64_t data = lseek(op->fd, at, SEEK_DATA);
-    if (data < 0 && errno != ENXIO) return errno;
-    const int is_data = data == at;
-    int64_t next = is_data ? lseek(op->fd, at, SEEK_HOLE) : data;
-    if (next < 0 && errno != ENXIO) return errno;
-    if (next < 0 || next > end) next = end;
-    if (next <= at) return EIO; /* the file changed between the two calls in a way that makes no sense */
-    numbers[1 + 2 * count] = (double)next;
-    numbers[2 + 2 * count] = is_data;
-    count += 1;
-    at = next;
-  }
-  numbers[0] = count;
-  return 0;
-}
-
 /* fdatasync, and a look whether the path still leads to this file: a sync of a file that nobody can find again is
  * not what FLUSH promises. */
 static int flush(const struct io_op *op) {
@@ -143,7 +119,7 @@ static int changed(const struct io_op *op, int outcome) {
 
 int io_run(const struct io_op *op) {
   switch (op->kind) {
-    case IO_READ: return read_all(op->fd, op->bytes, op->length, op->offset);
+    case IO_READ: return io_read_all(op->fd, op->bytes, op->length, op->offset);
     case IO_WRITE: return io_write_all(op->fd, op->bytes, op->length, op->offset, 0);
     case IO_WRITE_DURABLE: return write_durable(op);
     case IO_FLUSH: return flush(op);
@@ -151,7 +127,8 @@ int io_run(const struct io_op *op) {
     case IO_ZERO_RANGE: return changed(op, allocate_in_pieces(op, FALLOC_FL_ZERO_RANGE));
     case IO_WRITE_ZEROES: return changed(op, write_zeroes(op));
     case IO_WILLNEED: return posix_fadvise(op->fd, op->offset, op->length, POSIX_FADV_WILLNEED);
-    case IO_EXTENTS: return extents(op);
+    case IO_EXTENTS: return io_extents(op);
+    case IO_READ_SPARSE: return io_read_sparse(op);
   }
   return EINVAL;
 }

@@ -21,6 +21,7 @@ enum io_kind {
   IO_WRITE_ZEROES = 6,
   IO_WILLNEED = 7,
   IO_EXTENTS = 8,
+  IO_READ_SPARSE = 9, /* like IO_READ, but holes are told in the room behind the payload, and their bytes left alone */
 };
 
 #define IO_FLAG_DURABLE 1 /* for the kinds that change the image without a payload: fdatasync afterwards */
@@ -34,8 +35,24 @@ struct io_op {
   int64_t offset;
 };
 
+
 /* Runs the operation to its end in this thread and returns its outcome. */
 int io_run(const struct io_op *op);
+
+/* The whole of a read, continued while it is short; EIO where the file ends. */
+int io_read_all(int fd, uint8_t *bytes, int64_t length, int64_t offset);
+
+/* Runs of one kind from offset on, as doubles at `bytes`: their number, then pairs (end, RUN_…), at most `flags`. */
+int io_extents(const struct io_op *op);
+
+int io_read_sparse(const struct io_op *op);
+
+#define RUN_HOLE 0
+#define RUN_DATA 1
+#define RUN_UNWRITTEN 2 /* allocated, reads as zeroes */
+
+/* Where the runs of IO_READ_SPARSE stand, counted from `bytes`: behind the payload, aligned for doubles. */
+#define IO_RUNS_AT(length) (((length) + 15) & ~(int64_t)7)
 
 /* The whole of a write, continued while it is short. */
 int io_write_all(int fd, const uint8_t *bytes, int64_t length, int64_t offset, int flags);

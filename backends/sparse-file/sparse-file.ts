@@ -1,7 +1,7 @@
 // A disk image in a sparse file, or on a block device. Law: one open file description for all I/O, syncs and locks;
 // what might wait for storage never runs in the calling thread.
 import { closeSync } from 'node:fs'
-import type { Backend, Capabilities, Condition, Extent } from '../backend.js'
+import type { Backend, Capabilities, Condition, Extent, SparseRead } from '../backend.js'
 import { ZERO_FAST, ZERO_PUNCH } from '../backend.js'
 import { EOPNOTSUPP } from '../errno.js'
 import {
@@ -11,6 +11,7 @@ import {
   IO_FLUSH,
   IO_PUNCH,
   IO_READ,
+  IO_READ_SPARSE,
   IO_WILLNEED,
   IO_WRITE,
   IO_WRITE_DURABLE,
@@ -22,6 +23,7 @@ import { type IoPool, poolForDevice } from '../native/io-pool.js'
 import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits } from './file-system.js'
 import { type ImageOptions, type OpenedImage, openImage } from './open-image.js'
+import { RUNS_MAX, runsOf, sparseReadRoom } from './runs.js'
 
 const PAGE_BYTES = 4096
 const PREFERRED_BLOCK_SIZE = 4096
@@ -109,6 +111,14 @@ class SparseFile implements Backend {
 
   read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome> {
     return this.#pool.run(IO_READ, 0, this.#fd, target, start, length, offset)
+  }
+
+  async readSparse(headroom: number, length: number, offset: number): Promise<SparseRead | Outcome> {
+    const room = sparseReadRoom(headroom, length)
+    const buffer = Buffer.allocUnsafeSlow(room.bytes)
+    const outcome = await this.#pool.run(IO_READ_SPARSE, RUNS_MAX, this.#fd, buffer, room.start, length, offset)
+    if (outcome !== DONE) return outcome
+    return { buffer, start: room.start, runs: runsOf(new Float64Array(buffer.buffer, room.runsAt), offset) }
   }
 
   async write(source: Uint8Array, start: number, length: number, offset: number, durable: boolean): Promise<Outcome> {
@@ -210,7 +220,7 @@ class SparseFile implements Backend {
     const numbers = new Float64Array(1 + 2 * limit)
     const bytes = new Uint8Array(numbers.buffer)
     const outcome = await this.#pool.run(IO_EXTENTS, limit, this.#fd, bytes, 0, length, offset)
-    return outcome === DONE ? extentsOf(numbers, offset) : errnoOf(outcome)
+    return outcome === DONE ? runsOf(numbers, offset) : errnoOf(outcome)
   }
 
   look(): Condition {
@@ -223,19 +233,6 @@ class SparseFile implements Backend {
   async close(): Promise<void> {
     closeSync(this.#fd)
   }
-}
-
-function extentsOf(numbers: Float64Array, offset: number): Extent[] {
-  const [count = 0] = numbers
-  const extents: Extent[] = []
-  let at = offset
-  for (let index = 0; index < count; index++) {
-    const end = numbers[1 + 2 * index] ?? at
-    const hole = numbers[2 + 2 * index] === 0
-    extents.push({ length: end - at, hole, zero: hole })
-    at = end
-  }
-  return extents
 }
 
 function tailWarning(size: number): string {

@@ -9,13 +9,16 @@ import {
   NBD_REPLY_FLAG_DONE,
   NBD_REPLY_TYPE_NONE,
   NBD_REPLY_TYPE_OFFSET_DATA,
+  NBD_REPLY_TYPE_OFFSET_HOLE,
   NBD_SUCCESS,
   OFFSET_BYTES,
   type ReplyStyle,
   type Request,
   SIMPLE_REPLY_BYTES,
   setUint64,
+  viewOf,
 } from 'nbd-protocol'
+import type { SparseRead } from '../../backends/index.js'
 import type { ReplyBatch } from './reply-batch.js'
 
 /** Success without data. Under structured replies a simple reply says the same in fewer bytes ("Simple reply message"). */
@@ -61,4 +64,39 @@ export function encodeReadHeader(view: DataView, at: number, style: ReplyStyle, 
   const end = encodeChunk(view, at, style, request, offset, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_OFFSET_DATA, length)
   setUint64(view, end, offset)
   return end + OFFSET_BYTES
+}
+
+const HOLE_PAYLOAD_BYTES = 12
+
+/** A READ's reply in chunks, one for each run of data and of zeroes ("NBD_CMD_READ", structured replies). */
+export function encodeReadRuns(style: ReplyStyle, request: Request, { buffer, start, runs }: SparseRead): Uint8Array[] {
+  const parts: Uint8Array[] = []
+  let at = 0
+  runs.forEach((run, index) => {
+    const flags = index === runs.length - 1 ? NBD_REPLY_FLAG_DONE : 0
+    const offset = request.offset + at
+    const data = buffer.subarray(start + at, start + at + run.length)
+    if (run.zero) parts.push(holeChunk(style, request, flags, offset, run.length))
+    else parts.push(dataHeader(style, request, flags, offset, run.length), data)
+    at += run.length
+  })
+  return parts
+}
+
+function holeChunk(style: ReplyStyle, request: Request, flags: number, offset: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(chunkHeaderBytes(style) + HOLE_PAYLOAD_BYTES)
+  const view = viewOf(bytes)
+  const type = NBD_REPLY_TYPE_OFFSET_HOLE
+  const at = encodeChunk(view, 0, style, request, request.offset, flags, type, HOLE_PAYLOAD_BYTES)
+  setUint64(view, at, offset)
+  view.setUint32(at + OFFSET_BYTES, length)
+  return bytes
+}
+
+function dataHeader(style: ReplyStyle, request: Request, flags: number, offset: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(readHeaderBytes(style))
+  const view = viewOf(bytes)
+  const type = NBD_REPLY_TYPE_OFFSET_DATA
+  setUint64(view, encodeChunk(view, 0, style, request, request.offset, flags, type, OFFSET_BYTES + length), offset)
+  return bytes
 }

@@ -86,12 +86,16 @@ export class ReplyBatch {
     if (taken) giveBuffer(batch.bytes)
   }
 
-  /** Sends a reply that has its own buffer, which is the socket's from here on. Order among replies is free. */
-  send(reply: Uint8Array): void {
+  /** Sends a reply that has its own buffers, which are the socket's from here on. Order among replies is free. */
+  send(parts: readonly Uint8Array[]): void {
     this.flush()
     if (this.#socket.destroyed) return
-    this.#socket.write(reply, this.#written)
-    this.#lent.push(undefined)
+    this.#socket.cork()
+    for (const part of parts) {
+      this.#lent.push(undefined)
+      this.#socket.write(part, this.#written)
+    }
+    this.#socket.uncork()
   }
 
   /** Lets replies that come outside of a serving turn leave together, once this turn's promises are settled. */

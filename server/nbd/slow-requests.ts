@@ -4,6 +4,7 @@
 import {
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
+  NBD_CMD_FLAG_DF,
   NBD_CMD_FLAG_FAST_ZERO,
   NBD_CMD_FLAG_FUA,
   NBD_CMD_FLAG_NO_HOLE,
@@ -18,14 +19,14 @@ import { DONE, EIO, type Outcome, ZERO_FAST, ZERO_PUNCH } from '../../backends/i
 import type { Export } from '../exports/export.js'
 import { count, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import type { BlockStatus } from './block-status.js'
-import { encodeReadHeader, readHeaderBytes } from './replies.js'
+import { encodeReadHeader, encodeReadRuns, readHeaderBytes } from './replies.js'
 import { changesImage } from './validation.js'
 
 /** Where the answers go: the transmission that the requests came from. */
 export interface SlowAnswers {
   done(request: Request): void
-  /** A READ's whole reply: header and data, in a buffer that is given away. */
-  data(reply: Uint8Array): void
+  /** A whole reply with data, in buffers that are given away. */
+  data(parts: readonly Uint8Array[]): void
   failed(request: Request, outcome: Outcome): void
   /** A request has left; the connection may go on reading. */
   settled(): void
@@ -39,6 +40,8 @@ export interface SlowLimits {
 }
 
 const NOTHING = new Uint8Array(0)
+/** Shorter reads are not worth asking for holes. */
+const HOLE_BYTES_MIN = 512
 
 export class SlowRequests {
   readonly #export: Export
@@ -95,25 +98,47 @@ export class SlowRequests {
   }
 
   async #read(request: Request): Promise<void> {
-    const { counters, backend } = this.#export
-    const start = readHeaderBytes(this.#status.style)
-    const reply = Buffer.allocUnsafeSlow(start + request.length)
-    const outcome = await backend.read(reply, start, request.length, request.offset)
+    const reply = this.#tellsHoles(request) ? await this.#readSparse(request) : await this.#readPlain(request)
     if (this.#lost) return
     // The bytes may have become suspect while they were read.
-    const suspect = this.#export.suspect.firstWithin(request.offset, request.offset + request.length)
-    if (suspect !== undefined) return this.#answers.failed(request, EIO)
-    if (outcome !== DONE) return this.#answers.failed(request, outcome)
-    count(counters, READ_BYTES_AT, request.length)
-    encodeReadHeader(viewOf(reply), 0, this.#status.style, request)
+    if (this.#export.suspect.intersects(request.offset, request.offset + request.length)) {
+      return this.#answers.failed(request, EIO)
+    }
+    if (typeof reply === 'number') return this.#answers.failed(request, reply)
+    count(this.#export.counters, READ_BYTES_AT, request.length)
     this.#answers.data(reply)
+  }
+
+  #tellsHoles({ flags, length }: Request): boolean {
+    return this.#status.style !== 'simple' && (flags & NBD_CMD_FLAG_DF) === 0 && length >= HOLE_BYTES_MIN
+  }
+
+  async #readPlain(request: Request): Promise<Uint8Array[] | Outcome> {
+    const start = readHeaderBytes(this.#status.style)
+    const reply = Buffer.allocUnsafeSlow(start + request.length)
+    const outcome = await this.#export.backend.read(reply, start, request.length, request.offset)
+    if (outcome !== DONE) return outcome
+    encodeReadHeader(viewOf(reply), 0, this.#status.style, request)
+    return [reply]
+  }
+
+  async #readSparse(request: Request): Promise<Uint8Array[] | Outcome> {
+    const { style } = this.#status
+    const headroom = readHeaderBytes(style)
+    const read = await this.#export.backend.readSparse(headroom, request.length, request.offset)
+    if (typeof read === 'number') return read
+    const [only] = read.runs
+    if (read.runs.length > 1 || only === undefined || only.zero) return encodeReadRuns(style, request, read)
+    const at = read.start - headroom
+    encodeReadHeader(viewOf(read.buffer), at, style, request)
+    return [read.buffer.subarray(at, read.start + request.length)]
   }
 
   async #blockStatus(request: Request, payload: Uint8Array): Promise<void> {
     const reply = await this.#status.answer(request, payload)
     if (this.#lost) return
     if (typeof reply === 'number') this.#answers.failed(request, reply)
-    else this.#answers.data(reply)
+    else this.#answers.data([reply])
   }
 
   /** undefined: dropped with its connection, before the kernel had it. */

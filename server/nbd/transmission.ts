@@ -219,8 +219,8 @@ export class Transmission implements SlowAnswers {
     if (!this.#serving) this.#batch.flushSoon()
   }
 
-  data(reply: Uint8Array): void {
-    this.#batch.send(reply)
+  data(parts: readonly Uint8Array[]): void {
+    this.#batch.send(parts)
   }
 
   failed(request: Request, outcome: Outcome): void {

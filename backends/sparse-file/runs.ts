@@ -1,0 +1,33 @@
+// Runs of data and holes as the addon tells them: numbers behind the data of a read, or in a buffer of their own.
+import type { Extent } from '../backend.js'
+import { RUN_DATA, RUN_HOLE } from '../native/file-io.js'
+
+/** Runs that one sparse read tells apart; what lies beyond is read as data. */
+export const RUNS_MAX = 64
+
+const NUMBER_BYTES = Float64Array.BYTES_PER_ELEMENT
+
+function roundUp(bytes: number): number {
+  return Math.ceil(bytes / NUMBER_BYTES) * NUMBER_BYTES
+}
+
+/** Where things lie in the buffer of a sparse read: headroom, data, runs; aligned as IO_RUNS_AT of io-ops.h asks. */
+export function sparseReadRoom(headroom: number, length: number): { start: number; runsAt: number; bytes: number } {
+  const start = roundUp(headroom)
+  const runsAt = roundUp(start + length + NUMBER_BYTES)
+  return { start, runsAt, bytes: runsAt + NUMBER_BYTES * (1 + 2 * RUNS_MAX) }
+}
+
+/** The runs from `offset` on: their number, then pairs (end, kind). */
+export function runsOf(numbers: Float64Array, offset: number): Extent[] {
+  const [count = 0] = numbers
+  const extents: Extent[] = []
+  let at = offset
+  for (let index = 0; index < count; index++) {
+    const end = numbers[1 + 2 * index] ?? at
+    const kind = numbers[2 + 2 * index]
+    extents.push({ length: end - at, hole: kind === RUN_HOLE, zero: kind !== RUN_DATA })
+    at = end
+  }
+  return extents
+}
