@@ -6,6 +6,7 @@ import {
   encodeSimpleReply,
   errorChunkBytes,
   errorMessage,
+  NBD_CMD_READ,
   NBD_REPLY_FLAG_DONE,
   NBD_REPLY_TYPE_NONE,
   NBD_REPLY_TYPE_OFFSET_DATA,
@@ -21,9 +22,12 @@ import {
 import type { SparseRead } from '../../backends/index.js'
 import type { ReplyBatch } from './reply-batch.js'
 
-/** Success without data. Under structured replies a simple reply says the same in fewer bytes ("Simple reply message"). */
+/**
+ * Success without data. Under structured replies a simple reply says the same in fewer bytes, but never to a READ
+ * ("Simple reply message").
+ */
 export function replyDone(batch: ReplyBatch, style: ReplyStyle, request: Request): void {
-  if (style !== 'extended') {
+  if (style === 'simple' || (style === 'structured' && request.type !== NBD_CMD_READ)) {
     const at = batch.reserve(SIMPLE_REPLY_BYTES)
     batch.commit(encodeSimpleReply(batch.view, at, request, NBD_SUCCESS))
     return
