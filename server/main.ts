@@ -7,12 +7,22 @@ import type { Command } from './cli/command.js'
 import { create } from './cli/create.js'
 import { info } from './cli/info.js'
 import { serve } from './cli/serve.js'
-import { UsageError } from './config.js'
+import { UsageError } from './values.js'
 import { VERSION } from './version.js'
 
 const EXIT_MISTAKE = 1
 /** Flags and positionals that may be given several times; `_` holds yargs's own rest. */
-const REPEATABLE: ReadonlySet<string> = new Set(['_', 'images', 'listen'])
+const REPEATABLE: ReadonlySet<string> = new Set([
+  '_',
+  'images',
+  'listen',
+  'read-only-export',
+  'allow-clients',
+  'allow-subjects',
+])
+
+/** Flags that are there or not. */
+const BOOLEANS: ReadonlySet<string> = new Set(['read-only', 'tls-verify-client', 'json', 'map', 'help', 'version'])
 
 let exitCode = 0
 
@@ -31,15 +41,28 @@ function refuseRepeated(argv: Readonly<Record<string, unknown>>): void {
   }
 }
 
+/** yargs takes `--read-only=maybe` for false, and would serve writable what was meant to be read only. */
+function refuseOddBooleans(args: readonly string[]): void {
+  for (const arg of args) {
+    const [, name, value] = /^--(?:no-)?([a-z-]+)=(.*)$/.exec(arg) ?? []
+    if (name === undefined || !BOOLEANS.has(name) || value === 'true' || value === 'false') continue
+    throw new UsageError(`--${name} is '${value}': write --${name} alone, or leave it out`)
+  }
+}
+
 function fail(message: string | undefined, error: Error | undefined): never {
-  if (error !== undefined) throw error
-  throw new UsageError(`${plain(message ?? 'the command line is not understood')}: see 'candor --help'`)
+  if (error !== undefined && error.name !== 'YError') throw error
+  throw new UsageError(
+    `${plain(error?.message ?? message ?? 'the command line is not understood')}: see 'candor --help'`,
+  )
 }
 
 /** yargs's own words for the commonest mistakes, said so that they name the thing. */
 function plain(message: string): string {
   const [, unknown] = /^Unknown (?:argument|command)s?: (.*)$/.exec(message) ?? []
-  return unknown === undefined ? message : `there is no option, command or argument '${unknown}'`
+  if (unknown !== undefined) return `there is no option, command or argument '${unknown}'`
+  const [, got, needed] = /^Not enough non-option arguments: got (\d+), need at least (\d+)/.exec(message) ?? []
+  return got === undefined ? message : `${needed} arguments are needed, and ${got} given`
 }
 
 function parser(): Argv {
@@ -60,6 +83,7 @@ function parser(): Argv {
 }
 
 try {
+  refuseOddBooleans(hideBin(process.argv))
   await parser().parseAsync()
 } catch (error) {
   if (!(error instanceof OpenError || error instanceof UsageError)) throw error

@@ -2,10 +2,12 @@
 // could not be synced.
 import { DONE, errnoName, errnoOf, openBackend } from '../backends/index.js'
 import type { Config, ExportConfig } from './config.js'
+import { Access } from './exports/access.js'
 import { Export } from './exports/export.js'
 import { ExportRegistry } from './exports/registry.js'
 import type { ListenAddress } from './nbd/listen.js'
 import { NbdServer } from './nbd/server.js'
+import { openTls } from './nbd/tls.js'
 import { HEARTBEAT_AT, serverCounters } from './observe/counters.js'
 import { type HttpAddress, type HttpDoor, openHttp } from './observe/http.js'
 import { Log } from './observe/log.js'
@@ -41,6 +43,8 @@ class Service implements RunningService {
       counters: this.#counters,
       limits: config.limits,
       log: this.#log,
+      tlsMode: config.tls.mode,
+      tls: openTls(config.tls),
     })
   }
 
@@ -65,10 +69,10 @@ class Service implements RunningService {
     }
   }
 
-  async #open({ name, path, readOnly, create }: ExportConfig): Promise<void> {
+  async #open({ name, path, readOnly, create, access }: ExportConfig): Promise<void> {
     const backend = await openBackend('sparse-file', { path, readOnly, create })
     this.#undo.push(() => backend.close())
-    this.#registry.add(new Export({ name, description: path, backend, witness: this.#log }))
+    this.#registry.add(new Export({ name, backend, access: new Access(access), witness: this.#log }))
     for (const warning of backend.warnings) this.#log.warn({ export: name, path }, warning)
   }
 
@@ -90,7 +94,7 @@ class Service implements RunningService {
 
   async stop(): Promise<{ synced: boolean }> {
     this.#nbd.drain()
-    const { unanswered } = await this.#nbd.finish(this.#config.shutdownTimeoutMs)
+    const { unanswered } = await this.#nbd.finish(this.#config.limits.shutdownTimeoutMs)
     if (unanswered > 0) this.#log.error({ unanswered }, 'stopped with requests that storage has not answered')
     const synced = await Promise.all([...this.#registry].map((entry) => this.#finalSync(entry)))
     await this.#close()

@@ -1,13 +1,26 @@
 // The folder in which candor keeps what must outlive it. One server at a time: the folder is locked while it is used.
-import { closeSync, mkdirSync, openSync } from 'node:fs'
-import { join } from 'node:path'
+import { closeSync, existsSync, mkdirSync, openSync, statSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import { lockFile, OpenError } from '../backends/index.js'
+
+/** Makes a folder with its parents. mkdir(2)'s ENOENT below /proc is for ever, which a recursive mkdirSync never learns. */
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o700 })
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST' && statSync(path).isDirectory()) return
+    if (code !== 'ENOENT' || existsSync(dirname(path))) throw error
+    makeFolder(dirname(path))
+    mkdirSync(path, { mode: 0o700 })
+  }
+}
 
 /** Takes the state directory; the returned function gives it back. @throws OpenError */
 export async function takeStateDirectory(path: string): Promise<() => void> {
   let fd: number
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
+    makeFolder(resolve(path))
     fd = openSync(join(path, 'lock'), 'w', 0o600)
   } catch (error) {
     const reason = (error as Error).message

@@ -102,15 +102,18 @@ static int write_zeroes(const struct io_op *op) {
   return 0;
 }
 
-/* fdatasync, and a look whether the path still leads to this file: a sync of a file that nobody can find again is
- * not what FLUSH promises. */
-static int flush(const struct io_op *op) {
+/* Whether the path still leads to this file: a sync of a file that nobody can find again is not what FLUSH promises. */
+static int same_file(const struct io_op *op) {
   struct stat ours, named;
-  const int outcome = sync_data(op->fd);
-  if (outcome != 0 || op->bytes == NULL) return outcome;
+  if (op->bytes == NULL) return 0;
   if (fstat(op->fd, &ours) != 0) return errno;
   if (stat((const char *)op->bytes, &named) != 0) return errno == ENOENT || errno == ENOTDIR ? OUTCOME_DETACHED : 0;
   return ours.st_dev == named.st_dev && ours.st_ino == named.st_ino ? 0 : OUTCOME_DETACHED;
+}
+
+static int flush(const struct io_op *op) {
+  const int outcome = sync_data(op->fd);
+  return outcome == 0 ? same_file(op) : outcome;
 }
 
 static int changed(const struct io_op *op, int outcome) {
@@ -127,6 +130,7 @@ int io_run(const struct io_op *op) {
     case IO_ZERO_RANGE: return changed(op, allocate_in_pieces(op, FALLOC_FL_ZERO_RANGE));
     case IO_WRITE_ZEROES: return changed(op, write_zeroes(op));
     case IO_WILLNEED: return posix_fadvise(op->fd, op->offset, op->length, POSIX_FADV_WILLNEED);
+    case IO_SAME_FILE: return same_file(op);
     case IO_EXTENTS: return io_extents(op);
     case IO_READ_SPARSE: return io_read_sparse(op);
   }

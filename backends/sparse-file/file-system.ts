@@ -52,3 +52,16 @@ const OTHER: FileSystemTraits = { name: 'this file system', reads: 'nowait', wri
 export function fileSystemTraits(magic: number): FileSystemTraits {
   return KNOWN[magic] ?? OTHER
 }
+
+const SECTOR_BYTES = 512
+
+/** What an operator should know of an image of this size on such a file system, a sentence each. */
+export function warningsFor(traits: FileSystemTraits, size: number): string[] {
+  const warnings = traits.warning === undefined ? [] : [traits.warning]
+  return size % SECTOR_BYTES === 0 ? warnings : [...warnings, tailWarning(size)]
+}
+
+function tailWarning(size: number): string {
+  const tail = size % SECTOR_BYTES
+  return `the image's size, ${size} bytes, is no multiple of 512: Linux's nbd driver hides its last ${tail} bytes`
+}

@@ -1,5 +1,5 @@
 // Opens an image, or says in one sentence why not: everything that can be the operator's mistake is found here.
-import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync, type Stats } from 'node:fs'
+import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync, type Stats, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { seekSync } from 'fs-ext'
 import { OpenError } from '../backend.js'
@@ -35,6 +35,8 @@ const REASONS: Readonly<Record<string, (path: string) => string>> = {
   EISDIR: (path) => `${path} is a directory, not a disk image: name the file itself`,
   EROFS: (path) => `${path} lies on a read-only file system: serve it with --read-only`,
   ENOSPC: (path) => `no space to create ${path}: free some on its file system`,
+  EFBIG: (path) => `${path} would be larger than its file system can hold: choose a smaller size, or another place`,
+  EINVAL: (path) => `${path} would be larger than its file system can hold: choose a smaller size, or another place`,
   ETXTBSY: (path) => `${path} is in use as a program or swap space: it cannot be served`,
   ENOTDIR: (path) => `a part of ${path} is not a directory: give the right path`,
 }
@@ -72,6 +74,8 @@ export function createImage(path: string, size: number): void {
     fsyncSync(fd)
     syncDirectory(resolve(path))
   } catch (error) {
+    // An image of the wrong size must not lie there for a later start to find.
+    unlinkSync(path)
     throw refusal(error, path)
   } finally {
     closeSync(fd)

@@ -12,6 +12,7 @@ import {
   IO_PUNCH,
   IO_READ,
   IO_READ_SPARSE,
+  IO_SAME_FILE,
   IO_WILLNEED,
   IO_WRITE,
   IO_WRITE_DURABLE,
@@ -21,7 +22,7 @@ import {
 } from '../native/file-io.js'
 import { type IoPool, poolForDevice } from '../native/io-pool.js'
 import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
-import { fileSystemTraits } from './file-system.js'
+import { fileSystemTraits, warningsFor } from './file-system.js'
 import { type ImageOptions, type OpenedImage, openImage } from './open-image.js'
 import { RUNS_MAX, runsOf, sparseReadRoom } from './runs.js'
 
@@ -29,7 +30,6 @@ const PAGE_BYTES = 4096
 const PREFERRED_BLOCK_SIZE = 4096
 /** After an inline write that stalled, writes go to the pool for this long. */
 const STAND_BACK_MS = 250
-const SECTOR_BYTES = 512
 
 /** Opens an image. @throws OpenError with one sentence for the operator */
 export async function openSparseFile(options: ImageOptions): Promise<Backend> {
@@ -70,10 +70,7 @@ class SparseFile implements Backend {
       minimumBlockSize: 1,
       preferredBlockSize: Math.max(PREFERRED_BLOCK_SIZE, image.logicalBlockSize),
     }
-    this.warnings = [
-      ...(traits.warning === undefined ? [] : [traits.warning]),
-      ...(image.size % SECTOR_BYTES === 0 ? [] : [tailWarning(image.size)]),
-    ]
+    this.warnings = warningsFor(traits, image.size)
   }
 
   readNow(target: Uint8Array, start: number, length: number, offset: number): Outcome {
@@ -123,7 +120,8 @@ class SparseFile implements Backend {
 
   async write(source: Uint8Array, start: number, length: number, offset: number, durable: boolean): Promise<Outcome> {
     const kind = durable ? IO_WRITE_DURABLE : IO_WRITE
-    const run = () => this.#pool.run(kind, 0, this.#fd, source, start, length, offset)
+    const write = () => this.#pool.run(kind, 0, this.#fd, source, start, length, offset)
+    const run = durable ? () => this.#andStillThere(write) : write
     // A write that came here for its edges holds the lock while it reads; one that came because of another's lock, or
     // for its durability, holds it no longer than an inline write, and must not keep the others away.
     const reads = !this.#edgesCached(offset, offset + length)
@@ -143,7 +141,10 @@ class SparseFile implements Backend {
     const punch = (mode & ZERO_PUNCH) !== 0
     const fast = (mode & ZERO_FAST) !== 0
     const aligned = this.#wholeBlocks(offset, length)
-    if (aligned.length < length && fast) return NOT_FAST
+    const isShort = this.look().present < offset + length
+    if ((aligned.length < length || isShort) && fast) return NOT_FAST
+    // A file that somebody truncated is not made longer by punching: its missing part has to be written.
+    if (isShort) return this.#writeZeroes(offset, length, durable)
     const outcome = await this.#zeroBlocks(aligned.offset, aligned.length, punch, durable)
     if (outcome === EOPNOTSUPP) return fast ? NOT_FAST : this.#writeZeroes(offset, length, durable)
     if (outcome !== DONE || aligned.length === length) return outcome
@@ -183,7 +184,17 @@ class SparseFile implements Backend {
 
   #change(kind: number, offset: number, length: number, durable: boolean): Promise<Outcome> {
     const flags = durable ? IO_FLAG_DURABLE : 0
-    return this.#holdingLock(() => this.#pool.run(kind, flags, this.#fd, null, 0, length, offset))
+    const change = () => this.#holdingLock(() => this.#pool.run(kind, flags, this.#fd, null, 0, length, offset))
+    return durable ? this.#andStillThere(change) : change()
+  }
+
+  /** A durable change of a file that nobody can find again is DETACHED; the look at its path runs beside the change. */
+  async #andStillThere(run: () => Promise<Outcome>): Promise<Outcome> {
+    const path = this.#path
+    if (path === null) return run()
+    const look = this.#pool.run(IO_SAME_FILE, 0, this.#fd, path, 0, path.length, 0)
+    const [outcome, place] = await Promise.all([run(), look])
+    return outcome === DONE ? place : outcome
   }
 
   #wholeBlocks(offset: number, length: number): { readonly offset: number; readonly length: number } {
@@ -233,9 +244,4 @@ class SparseFile implements Backend {
   async close(): Promise<void> {
     closeSync(this.#fd)
   }
-}
-
-function tailWarning(size: number): string {
-  const tail = size % SECTOR_BYTES
-  return `the image's size, ${size} bytes, is no multiple of 512: Linux's nbd driver hides its last ${tail} bytes`
 }

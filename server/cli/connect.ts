@@ -1,7 +1,7 @@
 // From an NBD URI to a byte stream for nbd-protocol's client half.
 import { connect, type Socket } from 'node:net'
 import type { ByteStream } from 'nbd-protocol'
-import { UsageError } from '../config.js'
+import { UsageError } from '../values.js'
 
 const DEFAULT_PORT = 10809
 

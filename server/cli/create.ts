@@ -1,7 +1,7 @@
 // `candor create`: makes a sparse image, and its name durable.
 import { resolve } from 'node:path'
 import { createImage } from '../../backends/index.js'
-import { parseSize } from '../config.js'
+import { parseSize, UsageError } from '../values.js'
 import type { Command } from './command.js'
 import { formatBytes } from './format.js'
 
@@ -12,6 +12,7 @@ interface CreateFlags {
 
 async function run({ image, size }: CreateFlags): Promise<number> {
   const bytes = parseSize(size, 'SIZE')
+  if (image.endsWith('/')) throw new UsageError(`${image} names a folder: write the name of the image itself`)
   createImage(resolve(image), bytes)
   process.stdout.write(`${image}: ${formatBytes(bytes)}, sparse\n`)
   return 0

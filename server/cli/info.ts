@@ -23,7 +23,7 @@ import {
   ProtocolError,
   RequestError,
 } from 'nbd-protocol'
-import { UsageError } from '../config.js'
+import { UsageError } from '../values.js'
 import type { Command } from './command.js'
 import { type NbdTarget, openStream, parseUri } from './connect.js'
 import { formatBytes } from './format.js'

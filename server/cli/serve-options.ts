@@ -1,63 +1,58 @@
 // The options of `candor serve` as --help shows them; config.ts reads what they bring.
 import type { Options } from 'yargs'
-import { DEFAULT_HTTP, DEFAULT_LIMITS, DEFAULT_LISTEN, defaultStateDirectory } from '../config.js'
+import { DEFAULT_HTTP, DEFAULT_LISTEN, defaultStateDirectory } from '../config.js'
+import { formatLimit, LIMITS } from '../limits.js'
+
+const word: Options = { type: 'string', requiresArg: true }
+const words: Options = { ...word, array: true, nargs: 1 }
+
+const limitOptions = Object.entries(LIMITS).map(([flag, rule]): [string, Options] => [
+  flag,
+  { ...word, group: 'Limits:', describe: rule.describe, defaultDescription: formatLimit(rule) },
+])
 
 export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
-  create: {
-    type: 'string',
-    requiresArg: true,
-    describe: 'make images that are missing, sparse, of this size (10G)',
-  },
+  create: { ...word, describe: 'make images that are missing, sparse, of this size (10G)' },
   'read-only': { type: 'boolean', describe: 'refuse everything that writes' },
+  'read-only-export': { ...words, describe: 'the same for this export alone; may be given again' },
   listen: {
-    type: 'string',
-    array: true,
-    nargs: 1,
-    requiresArg: true,
+    ...words,
     describe: 'where clients connect: tcp:HOST:PORT or unix:PATH; may be given again',
     defaultDescription: DEFAULT_LISTEN,
   },
   http: {
-    type: 'string',
-    requiresArg: true,
+    ...word,
     describe: 'where /metrics and /healthz are served: HOST:PORT, or off',
     defaultDescription: DEFAULT_HTTP,
   },
   'state-dir': {
-    type: 'string',
-    requiresArg: true,
+    ...word,
     describe: 'where candor keeps what must outlive it; none does without',
     defaultDescription: defaultStateDirectory(),
   },
-  'log-level': { choices: ['debug', 'info', 'warn', 'error'] as const, describe: 'the least that is logged' },
-  'shutdown-timeout': {
-    type: 'string',
-    requiresArg: true,
-    describe: 'how long a stop waits for requests in flight',
-    defaultDescription: `${DEFAULT_LIMITS.shutdownTimeoutMs / 1000}s`,
+  'log-level': {
+    choices: ['debug', 'info', 'warn', 'error'],
+    describe: 'the least that is logged',
+    defaultDescription: 'info',
   },
-  'handshake-timeout': {
-    type: 'string',
-    requiresArg: true,
-    describe: 'how long a client may take to attach',
-    defaultDescription: `${DEFAULT_LIMITS.handshakeTimeoutMs / 1000}s`,
+  'allow-clients': {
+    ...words,
+    group: 'Access:',
+    describe: 'networks that may see the exports: 10.0.0.0/8, or EXPORT=10.0.0.0/8; may be given again',
   },
-  'connections-max': {
-    type: 'number',
-    requiresArg: true,
-    describe: 'connections at once; one more is closed',
-    defaultDescription: String(DEFAULT_LIMITS.connectionsMax),
+  'allow-subjects': {
+    ...words,
+    group: 'Access:',
+    describe: 'certificate subjects that may: CN=guest,O=us, or EXPORT=CN=guest,O=us; may be given again',
   },
-  'in-flight-max': {
-    type: 'number',
-    requiresArg: true,
-    describe: 'requests of one connection waiting for storage; more are not read',
-    defaultDescription: String(DEFAULT_LIMITS.slowRequestsMax),
+  tls: {
+    choices: ['off', 'allow', 'require'],
+    group: 'Access:',
+    describe: 'whether clients may, or must, ask for TLS',
+    defaultDescription: 'require with --tls-dir or --tls-psk, else off',
   },
-  'in-flight-bytes-max': {
-    type: 'string',
-    requiresArg: true,
-    describe: 'bytes that these may hold',
-    defaultDescription: '64M',
-  },
+  'tls-dir': { ...word, group: 'Access:', describe: 'folder of server-cert.pem, server-key.pem, ca-cert.pem' },
+  'tls-verify-client': { type: 'boolean', group: 'Access:', describe: 'clients need a certificate of ca-cert.pem' },
+  'tls-psk': { ...word, group: 'Access:', describe: 'file of pre-shared keys, as psktool writes it' },
+  ...Object.fromEntries(limitOptions),
 }

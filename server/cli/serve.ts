@@ -1,6 +1,6 @@
 // `candor serve`: exports images until a signal says stop.
 import type { Argv } from 'yargs'
-import { configOf, type ServeFlags } from '../config.js'
+import { type Config, configOf, type ServeFlags } from '../config.js'
 import { type ListenAddress, uriOf } from '../nbd/listen.js'
 import { type RunningService, startService } from '../service.js'
 import { VERSION } from '../version.js'
@@ -25,23 +25,27 @@ function flags(yargs: Argv): Argv {
     .example('$0 serve disk.img --listen tcp:0.0.0.0:10809', 'for other machines too')
 }
 
-function attachLines(address: ListenAddress, name: string): string[] {
-  const uri = uriOf(address, name)
-  const client =
-    address.kind === 'unix'
-      ? `nbd-client -unix ${address.path} -N '${name}' /dev/nbd0`
-      : `nbd-client ${address.host} ${address.port} -N '${name}' /dev/nbd0`
-  return [`  ${uri}`, `    ${client}`, `    qemu-img info '${uri}'`]
+/** nbd-client's words for the credentials that a server which requires TLS asks for. */
+function tlsWords({ mode, directory }: Config['tls']): string {
+  if (mode !== 'require') return ''
+  return directory === undefined ? ' (nbd-client knows no pre-shared keys)' : ' -cacertfile ca-cert.pem'
+}
+
+function attachLines(address: ListenAddress, name: string, tls: Config['tls']): string[] {
+  const uri = uriOf(address, name, tls.mode === 'require')
+  const where = address.kind === 'unix' ? `-unix ${address.path}` : `${address.host} ${address.port}`
+  const qemu = tls.mode === 'require' ? `nbdinfo '${uri}'` : `qemu-img info '${uri}'`
+  return [`  ${uri}`, `    nbd-client ${where} -N '${name}' /dev/nbd0${tlsWords(tls)}`, `    ${qemu}`]
 }
 
 /** The lines a person can act on. */
-function banner({ exports, addresses, http }: RunningService): string {
+function banner({ exports, addresses, http }: RunningService, config: Config): string {
   const lines: string[] = []
-  for (const { name, size, description, readOnly } of exports) {
-    lines.push(
-      `candor ${VERSION} serves '${name}': ${formatBytes(size)}${readOnly ? ', read-only' : ''}, ${description}`,
-    )
-    for (const address of addresses) lines.push(...attachLines(address, name))
+  const paths = new Map(config.exports.map(({ name, path }) => [name, path]))
+  for (const { name, size, readOnly } of exports) {
+    const what = `${formatBytes(size)}${readOnly ? ', read-only' : ''}, ${paths.get(name)}`
+    lines.push(`candor ${VERSION} serves '${name}': ${what}`)
+    for (const address of addresses) lines.push(...attachLines(address, name, config.tls))
   }
   if (http !== undefined) lines.push(`metrics: http://${http.host}:${http.port}/metrics`)
   lines.push('ready; Ctrl-C syncs everything and stops')
@@ -55,9 +59,10 @@ function nextSignal(): Promise<NodeJS.Signals> {
 }
 
 async function run(flagsGiven: ServeFlags): Promise<number> {
-  const service = await startService(configOf(flagsGiven))
+  const config = configOf(flagsGiven)
+  const service = await startService(config)
   const stopping = nextSignal()
-  process.stdout.write(banner(service))
+  process.stdout.write(banner(service, config))
   await stopping
   const second = nextSignal().then(() => {
     process.stderr.write('candor was told twice to stop: it ends at once, without the final sync\n')

@@ -33,6 +33,7 @@ import {
   STATE_AT,
   SUSPECT_BYTES_AT,
 } from '../observe/counters.js'
+import { Access } from './access.js'
 import { RangeSet } from './range-set.js'
 import { WriteOrder } from './write-order.js'
 
@@ -48,8 +49,11 @@ export interface ExportWitness {
 
 export interface ExportOptions {
   readonly name: string
-  readonly description: string
+  /** For people; every client that may see the export reads it. */
+  readonly description?: string
   readonly backend: Backend
+  /** Default: everybody. */
+  readonly access?: Access
   readonly witness: ExportWitness
 }
 
@@ -59,6 +63,7 @@ export class Export {
   readonly backend: Backend
   readonly size: number
   readonly readOnly: boolean
+  readonly access: Access
   readonly counters: Counters = exportCounters()
   readonly order = new WriteOrder()
   /** Bytes that may be lost: they read as EIO until they are written again. */
@@ -72,9 +77,10 @@ export class Export {
   /** Grows whenever bytes become suspect: a write that saw another epoch at its start says nothing about them. */
   epoch = 0
 
-  constructor({ name, description, backend, witness }: ExportOptions) {
+  constructor({ name, description = '', backend, witness, access = new Access() }: ExportOptions) {
     this.name = name
     this.description = description
+    this.access = access
     this.backend = backend
     this.size = backend.size
     this.readOnly = !backend.can.write
@@ -116,6 +122,11 @@ export class Export {
     this.#suspectChanged()
     const lost = this.#present - present
     this.degrade(EIO | SYNC_FAILED, `the image was truncated to ${present} bytes under our feet: ${lost} are missing`)
+  }
+
+  /** A write ended at `end`, and may have made a truncated file longer: what is cut off from here on is lost anew. */
+  reached(end: number): void {
+    if (end > this.#present) this.#present = end
   }
 
   /** A range was rewritten whole, by a write that began after the failure was known. */

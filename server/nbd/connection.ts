@@ -1,53 +1,23 @@
 // One client, from its greeting to its end. Law: whatever the peer sends, the worst that happens is the end of this
 // connection, counted and logged once. A ProtocolError is caught here and nowhere else.
-import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
 import {
   decodeRequest,
   emptyRequest,
   frameSize,
   Handshake,
-  type HandshakeHost,
-  type HandshakeLimits,
   type HandshakeOutcome,
   ProtocolError,
   requestHeaderBytes,
   viewOf,
 } from 'nbd-protocol'
-import type { ExportRegistry } from '../exports/registry.js'
-import { adoptSocket, type ByteSink } from './adopt-socket.js'
-import { PAYLOAD_BYTES_MAX } from './negotiation.js'
+import { type AdoptedSocket, adoptByDataEvents, adoptSocket, type ByteSink } from './adopt-socket.js'
+import type { ConnectionEnd, ConnectionOptions } from './connection-options.js'
+import { PAYLOAD_BYTES_MAX, termsFor } from './negotiation.js'
 import { type FrameSink, ReceiveBuffer } from './receive-buffer.js'
-import { ReplyBatch } from './reply-batch.js'
-import { Transmission, type TransmissionLimits } from './transmission.js'
-import { allowedFlags } from './validation.js'
-
-/** Dead peers (a guest that lost its power) are noticed in the end, also when nothing is sent to them. */
-const KEEP_ALIVE_MS = 60_000
-/** A peer that does not take its last replies loses them after this long. */
-const LINGER_MS = 2000
-
-export interface ConnectionLimits extends HandshakeLimits, TransmissionLimits {
-  /** From accept to the end of the handshake. */
-  readonly handshakeTimeoutMs: number
-  /** Bytes of a WRITE past the maximum payload that are thrown away with an error; longer ones end the connection. */
-  readonly oversizeBytesMax: number
-}
-
-/** How a connection ended, for counters and the log. */
-export interface ConnectionEnd {
-  readonly phase: 'handshake' | 'transmission'
-  /** undefined: the peer said goodbye, or simply left in transmission. */
-  readonly fault: 'time-out' | 'disconnect' | ProtocolError | Error | undefined
-}
-
-export interface ConnectionOptions {
-  readonly accepted: Socket
-  readonly registry: ExportRegistry
-  readonly host: HandshakeHost
-  readonly limits: ConnectionLimits
-  readonly onEnd: (end: ConnectionEnd) => void
-  readonly onTransmission: (exportName: string) => void
-}
+import { clientSubject } from './tls.js'
+import { Transmission } from './transmission.js'
+import { Transport } from './transport.js'
 
 type Established = Extract<HandshakeOutcome, { kind: 'transmission' }>
 
@@ -55,14 +25,13 @@ export class Connection implements FrameSink, ByteSink {
   readonly #options: ConnectionOptions
   readonly #handshake: Handshake
   readonly #receive = new ReceiveBuffer(this)
-  readonly #batch: ReplyBatch
-  readonly #socket: Socket
-  readonly #resumeReading: () => void
   readonly #timer: NodeJS.Timeout
-  #linger: NodeJS.Timeout | undefined
+  #transport: Transport
   #transmission: Transmission | undefined
   #extended = false
+  #securing = false
   #ended = false
+  #gone = false
   #paused = false
   #resumeScheduled = false
   #fault: ConnectionEnd['fault']
@@ -70,18 +39,19 @@ export class Connection implements FrameSink, ByteSink {
   constructor(options: ConnectionOptions) {
     this.#options = options
     this.#handshake = new Handshake(options.host, options.limits)
-    const { socket, resumeReading } = adoptSocket(options.accepted, this)
-    this.#socket = socket
-    this.#resumeReading = resumeReading
-    this.#batch = new ReplyBatch(socket, () => this.#roomAgain())
+    this.#transport = this.#transportOver(adoptSocket(options.accepted, this))
     this.#timer = setTimeout(() => this.#end('time-out'), options.limits.handshakeTimeoutMs)
-    socket.setNoDelay(true)
-    socket.setKeepAlive(true, KEEP_ALIVE_MS)
-    socket.on('error', (error) => this.#end(error))
-    socket.on('end', () => this.#end(this.#transmission === undefined ? 'disconnect' : undefined))
-    socket.on('close', () => this.#closed())
-    socket.write(this.#handshake.greeting())
-    socket.resume()
+    this.#transport.write(this.#handshake.greeting())
+    this.#transport.resumeReading()
+  }
+
+  #transportOver(adopted: AdoptedSocket): Transport {
+    return new Transport(adopted, {
+      onDrained: () => this.#roomAgain(),
+      onError: (error) => this.#end(error),
+      onEnd: () => this.#end(this.#transmission === undefined ? 'disconnect' : undefined),
+      onClose: () => this.#closed(),
+    })
   }
 
   /** Requests that were taken and not answered yet. */
@@ -91,7 +61,7 @@ export class Connection implements FrameSink, ByteSink {
 
   /** Bytes of replies that the peer has not taken yet. */
   get backlog(): number {
-    return this.#batch.backlog
+    return this.#transport.batch.backlog
   }
 
   /** New requests are refused with NBD_ESHUTDOWN from now on. */
@@ -99,7 +69,7 @@ export class Connection implements FrameSink, ByteSink {
     this.#transmission?.drain()
   }
 
-  /** Ends the connection without waiting for anything. */
+  /** Ends the connection; replies that were sent may still arrive. */
   destroy(): void {
     this.#end(undefined)
   }
@@ -114,7 +84,8 @@ export class Connection implements FrameSink, ByteSink {
   }
 
   #mayRead(): boolean {
-    this.#paused = this.#ended || this.#receive.waiting || this.#transmission?.disconnected === true
+    const resting = this.#securing || this.#receive.waiting || this.#transmission?.disconnected === true
+    this.#paused = this.#ended || resting
     if (this.#transmission?.halt === 'turn') this.#resumeSoon()
     return !this.#paused
   }
@@ -125,7 +96,7 @@ export class Connection implements FrameSink, ByteSink {
       work()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
-      this.#batch.flush()
+      this.#transport.batch.flush()
       this.#end(error)
     }
   }
@@ -165,19 +136,38 @@ export class Connection implements FrameSink, ByteSink {
   }
 
   #negotiate(bytes: Uint8Array): number {
-    const sendReplies = () => {
-      for (const reply of this.#handshake.takeReplies()) this.#socket.write(reply)
-    }
     let used: number
     try {
       used = this.#handshake.receive(bytes)
     } finally {
-      sendReplies()
+      for (const reply of this.#handshake.takeReplies()) this.#transport.write(reply)
     }
     const { outcome } = this.#handshake
     if (outcome?.kind === 'transmission') this.#enterTransmission(outcome)
+    else if (outcome?.kind === 'starttls') this.#startTls(bytes.length - used)
     else if (outcome !== undefined) this.#end(undefined)
     return used
+  }
+
+  // Whatever came behind STARTTLS was sent in the clear, by whomever: it must not be taken for the client's own.
+  #startTls(bytesBehind: number): void {
+    const { tls, peer } = this.#options
+    if (tls === undefined) throw new TypeError('the host granted STARTTLS without TLS')
+    if (bytesBehind > 0) {
+      throw new ProtocolError('bytes-behind-starttls', `${bytesBehind} bytes were sent behind NBD_OPT_STARTTLS`)
+    }
+    this.#securing = true
+    const secured = (socket: TLSSocket) => {
+      this.#securing = false
+      peer.subject = clientSubject(socket)
+      this.#transport = this.#transportOver(adoptByDataEvents(socket, this))
+      this.#handshake.secured()
+    }
+    const failed = (error: Error) => {
+      this.#end(new ProtocolError('tls-failed', `TLS could not be set up: ${error.message}`))
+      this.#closed()
+    }
+    setImmediate(() => tls.upgrade(this.#transport.release()).then(secured, failed))
   }
 
   #enterTransmission({ exportName, replyStyle, transmissionFlags, contexts }: Established): void {
@@ -186,16 +176,9 @@ export class Connection implements FrameSink, ByteSink {
     const served = registry.find(exportName)
     if (served === undefined) throw new ProtocolError('export-refused', `the export '${exportName}' has just gone`)
     this.#extended = replyStyle === 'extended'
-    const terms = {
-      size: served.size,
-      readOnly: served.readOnly,
-      extended: this.#extended,
-      minimumBlockSize: served.backend.can.minimumBlockSize,
-      payloadBytesMax: PAYLOAD_BYTES_MAX,
-      allowedFlags: allowedFlags(transmissionFlags, this.#extended, contexts.length),
-    }
+    const terms = termsFor(served, transmissionFlags, this.#extended, contexts.length)
     const onRoom = () => this.#roomAgain()
-    const batch = this.#batch
+    const { batch } = this.#transport
     this.#transmission = new Transmission({ served, style: replyStyle, contexts, terms, batch, limits, onRoom })
     onTransmission(exportName)
   }
@@ -214,13 +197,13 @@ export class Connection implements FrameSink, ByteSink {
       if (this.#ended) return
       this.#guarded(() => this.#receive.resume())
       const wasPaused = this.#paused
-      if (this.#mayRead() && wasPaused) this.#resumeReading()
+      if (this.#mayRead() && wasPaused) this.#transport.resumeReading()
     })
   }
 
   #leaveWhenDone(): void {
     if (this.#ended || this.inFlight > 0) return
-    this.#batch.flush()
+    this.#transport.batch.flush()
     this.#end(undefined)
   }
 
@@ -228,15 +211,14 @@ export class Connection implements FrameSink, ByteSink {
     if (this.#ended) return
     this.#ended = true
     this.#fault = fault
-    // What was written last (an option's refusal, an acknowledged ABORT) still goes out; then the socket closes.
-    this.#socket.destroySoon()
-    this.#linger = setTimeout(() => this.#socket.destroy(), LINGER_MS)
+    this.#transport.close()
   }
 
   #closed(): void {
+    if (this.#gone) return
+    this.#gone = true
     this.#ended = true
     clearTimeout(this.#timer)
-    clearTimeout(this.#linger)
     this.#transmission?.connectionLost()
     const phase = this.#transmission === undefined ? 'handshake' : 'transmission'
     this.#options.onEnd({ phase, fault: this.#fault })

@@ -1,8 +1,9 @@
 // Addresses to listen on: tcp:HOST:PORT and unix:PATH, from words to a listening server, with the operator's mistakes
 // told in a sentence.
 
-import { lstatSync, unlinkSync } from 'node:fs'
+import { existsSync, lstatSync, unlinkSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
+import { dirname, resolve } from 'node:path'
 import { OpenError } from '../../backends/index.js'
 
 export type ListenAddress =
@@ -13,11 +14,12 @@ export type ListenAddress =
 const UNIX_SOCKET_UMASK = 0o177
 
 /** The URI by which clients reach an address ("nbd: The NBD URI specification"). */
-export function uriOf(address: ListenAddress, exportName: string): string {
+export function uriOf(address: ListenAddress, exportName: string, secure: boolean): string {
   const name = encodeURIComponent(exportName)
-  if (address.kind === 'unix') return `nbd+unix:///${name}?socket=${encodeURI(address.path)}`
+  const scheme = secure ? 'nbds' : 'nbd'
+  if (address.kind === 'unix') return `${scheme}+unix:///${name}?socket=${encodeURI(address.path)}`
   const host = address.host.includes(':') ? `[${address.host}]` : address.host
-  return `nbd://${host}:${address.port}/${name}`
+  return `${scheme}://${host}:${address.port}/${name}`
 }
 
 export function describeAddress(address: ListenAddress): string {
@@ -31,6 +33,9 @@ function listenError(error: NodeJS.ErrnoException, address: ListenAddress): Open
   }
   if (error.code === 'EACCES') return new OpenError(`no permission to listen on ${what}: choose another with --listen`)
   if (error.code === 'EADDRNOTAVAIL') return new OpenError(`${what} is no address of this machine: see 'ip address'`)
+  if (error.code === 'ENOTFOUND' || error.code === 'EAI_AGAIN') {
+    return new OpenError(`the host of ${what} is not known: write an address, such as tcp:127.0.0.1:10809`)
+  }
   if (error.code === 'ENOENT') return new OpenError(`the folder of ${what} does not exist: make it first`)
   return new OpenError(`cannot listen on ${what}: ${error.message}`)
 }
@@ -61,14 +66,19 @@ export async function listenOn(
   address: ListenAddress,
   onSocket: (socket: Socket) => void,
 ): Promise<{ server: Server; address: ListenAddress }> {
-  if (address.kind === 'unix') await removeStaleSocket(address.path)
+  if (address.kind === 'unix') {
+    const folder = dirname(resolve(address.path))
+    if (!existsSync(folder))
+      throw new OpenError(`the folder of ${describeAddress(address)} does not exist: make it first`)
+    await removeStaleSocket(address.path)
+  }
   const server = createServer({ pauseOnConnect: true, allowHalfOpen: true }, onSocket)
-  return new Promise((resolve, reject) => {
+  return new Promise((listening, reject) => {
     server.on('error', (error) => reject(listenError(error, address)))
     server.on('listening', () => {
       const bound = server.address()
       const port = typeof bound === 'object' && bound !== null ? bound.port : 0
-      resolve({ server, address: address.kind === 'tcp' ? { ...address, port } : address })
+      listening({ server, address: address.kind === 'tcp' ? { ...address, port } : address })
     })
     if (address.kind === 'tcp') server.listen(address.port, address.host)
     else listenPrivately(server, address.path)

@@ -3,6 +3,8 @@ import type { HandshakeExport, HandshakeHost } from 'nbd-protocol'
 import type { Export } from '../exports/export.js'
 import type { ExportRegistry } from '../exports/registry.js'
 import { CONTEXT_NAMES } from './block-status.js'
+import type { TlsMode } from './tls.js'
+import { allowedFlags, type Terms } from './validation.js'
 
 /** Bytes of the largest READ or WRITE that candor takes: what the spec says every server should bear. */
 export const PAYLOAD_BYTES_MAX = 32 << 20
@@ -20,17 +22,45 @@ export function describeExport(entry: Export): HandshakeExport {
   }
 }
 
-/** The handshake's view of the registry. `isShuttingDown` is asked at every option. */
-export function handshakeHost(registry: ExportRegistry, isShuttingDown: () => boolean): HandshakeHost {
+/** What the handshake's result means for the requests to come. */
+export function termsFor(served: Export, transmissionFlags: number, extended: boolean, contexts: number): Terms {
   return {
-    tls: 'off',
+    size: served.size,
+    readOnly: served.readOnly,
+    extended,
+    minimumBlockSize: served.backend.can.minimumBlockSize,
+    payloadBytesMax: PAYLOAD_BYTES_MAX,
+    allowedFlags: allowedFlags(transmissionFlags, extended, contexts),
+  }
+}
+
+/** Who is at the other end of a connection. */
+export interface Peer {
+  /** undefined: it came through a Unix socket, whose permissions have let it in. */
+  readonly address: string | undefined
+  readonly port: number | undefined
+  /** Subject of the verified client certificate, once there is one. */
+  subject: string | undefined
+}
+
+/** The handshake's view of the registry, for one peer. `isShuttingDown` is asked at every option. */
+export function handshakeHost(
+  registry: ExportRegistry,
+  tls: TlsMode,
+  peer: Peer,
+  isShuttingDown: () => boolean,
+): HandshakeHost {
+  return {
+    tls,
     get shuttingDown() {
       return isShuttingDown()
     },
-    list: () => registry,
+    *list() {
+      for (const entry of registry) if (entry.access.admits(peer)) yield entry
+    },
     find: (name) => {
       const found = registry.find(name)
-      return found === undefined ? undefined : describeExport(found)
+      return found?.access.admits(peer) ? describeExport(found) : undefined
     },
   }
 }

@@ -1,6 +1,5 @@
 // The NBD front end: listeners, and the connections that came in through them.
 import type { Server, Socket } from 'node:net'
-import type { HandshakeHost } from 'nbd-protocol'
 import { ProtocolError } from 'nbd-protocol'
 import type { ExportRegistry } from '../exports/registry.js'
 import {
@@ -15,13 +14,17 @@ import {
   PROTOCOL_ERRORS_AT,
 } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
-import { Connection, type ConnectionEnd, type ConnectionLimits } from './connection.js'
+import { Connection } from './connection.js'
+import type { ConnectionEnd, ConnectionLimits } from './connection-options.js'
 import { type ListenAddress, listenOn } from './listen.js'
-import { handshakeHost } from './negotiation.js'
+import { handshakeHost, type Peer } from './negotiation.js'
+import type { TlsMode, TlsUpgrade } from './tls.js'
 
 export interface NbdLimits extends ConnectionLimits {
   /** One more is closed as soon as it is accepted. */
   readonly connectionsMax: number
+  /** The same for each client address; Unix sockets have none. */
+  readonly connectionsPerAddressMax: number
 }
 
 export interface NbdServerOptions {
@@ -29,20 +32,20 @@ export interface NbdServerOptions {
   readonly counters: Counters
   readonly limits: NbdLimits
   readonly log: Log
+  readonly tlsMode?: TlsMode
+  readonly tls?: TlsUpgrade | undefined
 }
 
 const DRAIN_POLL_MS = 20
 
 export class NbdServer {
   readonly #options: NbdServerOptions
-  readonly #host: HandshakeHost
   readonly #servers: Server[] = []
-  readonly #connections = new Set<Connection>()
+  readonly #connections = new Map<Connection, Peer>()
   #draining = false
 
   constructor(options: NbdServerOptions) {
     this.#options = options
-    this.#host = handshakeHost(options.registry, () => this.#draining)
   }
 
   /** Connections that are open now. */
@@ -53,7 +56,7 @@ export class NbdServer {
   /** Bytes of replies that peers have not taken yet. */
   get backlog(): number {
     let bytes = 0
-    for (const connection of this.#connections) bytes += connection.backlog
+    for (const connection of this.#connections.keys()) bytes += connection.backlog
     return bytes
   }
 
@@ -65,47 +68,58 @@ export class NbdServer {
   }
 
   #accept(accepted: Socket): void {
-    const { counters, limits, log, registry } = this.#options
-    if (this.#draining || this.#connections.size >= limits.connectionsMax) {
+    const { counters, limits, log, registry, tls, tlsMode = 'off' } = this.#options
+    const peer: Peer = { address: accepted.remoteAddress, port: accepted.remotePort, subject: undefined }
+    if (this.#refuses(peer)) {
       accepted.destroy()
       count(counters, CONNECTIONS_REFUSED_AT)
-      log.limited('connection refused', { connections: this.#connections.size, connectionsMax: limits.connectionsMax })
+      log.limited('connection refused', { ...whoIs(peer), connections: this.#connections.size })
       return
     }
-    const peer = accepted.remoteAddress === undefined ? 'unix' : `${accepted.remoteAddress}:${accepted.remotePort}`
     count(counters, CONNECTIONS_AT)
     count(counters, CONNECTIONS_TOTAL_AT)
     const connection: Connection = new Connection({
       accepted,
       registry,
-      host: this.#host,
+      peer,
+      host: handshakeHost(registry, tlsMode, peer, () => this.#draining),
+      tls,
       limits,
-      onTransmission: (exportName) => log.info({ peer, export: exportName }, 'client attached'),
+      onTransmission: (exportName) => log.info({ ...whoIs(peer), export: exportName }, 'client attached'),
       onEnd: (end) => this.#ended(connection, peer, end),
     })
-    this.#connections.add(connection)
+    this.#connections.set(connection, peer)
   }
 
-  #ended(connection: Connection, peer: string, { phase, fault }: ConnectionEnd): void {
+  #refuses({ address }: Peer): boolean {
+    const { connectionsMax, connectionsPerAddressMax } = this.#options.limits
+    if (this.#draining || this.#connections.size >= connectionsMax) return true
+    if (address === undefined) return false
+    let same = 0
+    for (const peer of this.#connections.values()) if (peer.address === address) same += 1
+    return same >= connectionsPerAddressMax
+  }
+
+  #ended(connection: Connection, peer: Peer, { phase, fault }: ConnectionEnd): void {
     const { counters, log } = this.#options
     this.#connections.delete(connection)
     count(counters, CONNECTIONS_AT, -1)
     if (fault === undefined) {
-      if (phase === 'transmission') log.info({ peer }, 'client detached')
+      if (phase === 'transmission') log.info(whoIs(peer), 'client detached')
       return
     }
     const reason = fault instanceof ProtocolError ? fault.code : typeof fault === 'string' ? fault : 'other'
     if (phase === 'handshake') count(counters, HANDSHAKE_FAILURES_AT + indexOr(HANDSHAKE_FAILURES, reason))
     else if (fault instanceof ProtocolError) count(counters, PROTOCOL_ERRORS_AT + indexOr(PROTOCOL_ERRORS, reason))
     const detail = fault instanceof Error ? fault.message : fault
-    log.limited(phase === 'handshake' ? 'handshake failed' : 'connection lost', { peer, reason, detail })
+    log.limited(phase === 'handshake' ? 'handshake failed' : 'connection lost', { ...whoIs(peer), reason, detail })
   }
 
   /** Stops accepting, and refuses every new request with NBD_ESHUTDOWN. */
   drain(): void {
     this.#draining = true
     for (const server of this.#servers) server.close()
-    for (const connection of this.#connections) connection.drain()
+    for (const connection of this.#connections.keys()) connection.drain()
   }
 
   /** Waits until nothing is in flight and all replies are taken, or the time is over; then ends every connection. */
@@ -115,7 +129,7 @@ export class NbdServer {
       await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS))
     }
     let unanswered = 0
-    for (const connection of this.#connections) {
+    for (const connection of this.#connections.keys()) {
       unanswered += connection.inFlight
       connection.destroy()
     }
@@ -123,9 +137,15 @@ export class NbdServer {
   }
 
   #busy(): boolean {
-    for (const { inFlight, backlog } of this.#connections) if (inFlight > 0 || backlog > 0) return true
+    for (const { inFlight, backlog } of this.#connections.keys()) if (inFlight > 0 || backlog > 0) return true
     return false
   }
+}
+
+/** The peer as the log names it. */
+function whoIs({ address, port, subject }: Peer): { peer: string; subject?: string } {
+  const peer = address === undefined ? 'unix' : `${address}:${port}`
+  return subject === undefined ? { peer } : { peer, subject }
 }
 
 function indexOr(names: readonly string[], name: string): number {

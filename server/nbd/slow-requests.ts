@@ -164,6 +164,7 @@ export class SlowRequests {
     if (durable && syncFailure !== DONE) return syncFailure
     const outcome = this.#export.judgeSync(await this.#submit(request, payload, durable))
     if (outcome !== DONE) return outcome
+    if (request.type !== NBD_CMD_TRIM) this.#export.reached(request.offset + request.length)
     // A write that began before a failure was recorded says nothing about the ranges that the failure made suspect.
     if (request.type !== NBD_CMD_TRIM && this.#export.epoch === epoch) {
       this.#export.rewritten(request.offset, request.length)

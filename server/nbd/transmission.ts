@@ -191,6 +191,7 @@ export class Transmission implements SlowAnswers {
     if (outcome === WOULD_BLOCK) return this.#writeLater(request, bytes, at)
     if (outcome !== DONE) return this.failed(request, outcome)
     if (served.suspect.count !== 0) served.rewritten(offset, length)
+    served.reached(offset + length)
     count(served.counters, WRITTEN_BYTES_AT, length)
     this.done(request)
   }

@@ -26,6 +26,8 @@ export const HANDSHAKE_FAILURES = [
   'option-too-long',
   'too-many-options',
   'export-refused',
+  'bytes-behind-starttls',
+  'tls-failed',
   'time-out',
   'disconnect',
   'other',

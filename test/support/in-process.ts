@@ -3,9 +3,9 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { type ByteStream, type Client, connectClient, type NegotiationWishes } from 'nbd-protocol'
 import type { Backend } from '../../backends/index.js'
-import { DEFAULT_LIMITS } from '../../server/config.js'
 import { Export } from '../../server/exports/export.js'
 import { ExportRegistry } from '../../server/exports/registry.js'
+import { DEFAULT_LIMITS } from '../../server/limits.js'
 import { type NbdLimits, NbdServer } from '../../server/nbd/server.js'
 import { serverCounters } from '../../server/observe/counters.js'
 import { Log } from '../../server/observe/log.js'
@@ -25,7 +25,7 @@ export async function serveInProcess(backend: Backend, limits: Partial<NbdLimits
   const folder = temporaryFolder()
   const path = join(folder.path, 'nbd')
   const log = new Log('silent')
-  const served = new Export({ name: 'disk', description: 'a test', backend, witness: log })
+  const served = new Export({ name: 'disk', backend, witness: log })
   const registry = new ExportRegistry()
   registry.add(served)
   const server = new NbdServer({ registry, counters: serverCounters(), limits: { ...DEFAULT_LIMITS, ...limits }, log })

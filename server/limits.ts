@@ -1,0 +1,102 @@
+// Every limit of a server as one table: its flag, what it is counted in, its default, and what it is good for.
+import type { NbdLimits } from './nbd/server.js'
+import { formatSize, formatTime, parseCount, parseSize, parseTime } from './values.js'
+
+export interface Limits extends NbdLimits {
+  /** How long a stop waits for requests in flight. */
+  readonly shutdownTimeoutMs: number
+}
+
+export interface LimitRule {
+  readonly key: keyof Limits
+  readonly unit: 'count' | 'bytes' | 'time'
+  readonly byDefault: number
+  readonly describe: string
+}
+
+/** By flag, without the dashes. */
+export const LIMITS: Readonly<Record<string, LimitRule>> = {
+  'connections-max': {
+    key: 'connectionsMax',
+    unit: 'count',
+    byDefault: 1024,
+    describe: 'connections at once; one more is closed',
+  },
+  'connections-per-address-max': {
+    key: 'connectionsPerAddressMax',
+    unit: 'count',
+    byDefault: 256,
+    describe: 'the same for each client address; Unix sockets have none',
+  },
+  'handshake-timeout': {
+    key: 'handshakeTimeoutMs',
+    unit: 'time',
+    byDefault: 10_000,
+    describe: 'how long a client may take to attach',
+  },
+  'options-max': {
+    key: 'optionsMax',
+    unit: 'count',
+    byDefault: 256,
+    describe: 'options in one handshake; one more ends it',
+  },
+  'option-length-max': {
+    key: 'optionLengthMax',
+    unit: 'bytes',
+    byDefault: 64 << 10,
+    describe: "an option's data; more is skipped and refused",
+  },
+  'in-flight-max': {
+    key: 'slowRequestsMax',
+    unit: 'count',
+    byDefault: 256,
+    describe: 'requests of one connection waiting for storage; more are not read',
+  },
+  'in-flight-bytes-max': {
+    key: 'slowBytesMax',
+    unit: 'bytes',
+    byDefault: 64 << 20,
+    describe: 'bytes that these may hold',
+  },
+  'reply-backlog-max': {
+    key: 'replyBacklogMax',
+    unit: 'bytes',
+    byDefault: 8 << 20,
+    describe: 'replies that a client has not taken; past them nothing more of it is served',
+  },
+  'oversize-max': {
+    key: 'oversizeBytesMax',
+    unit: 'bytes',
+    byDefault: 128 << 20,
+    describe: 'a WRITE above 32M up to this size is refused, a longer one ends the connection',
+  },
+  'shutdown-timeout': {
+    key: 'shutdownTimeoutMs',
+    unit: 'time',
+    byDefault: 10_000,
+    describe: 'how long a stop waits for requests in flight',
+  },
+}
+
+/** A limit's default as it would be written on the command line. */
+export function formatLimit({ unit, byDefault }: LimitRule): string {
+  if (unit === 'count') return String(byDefault)
+  return unit === 'bytes' ? formatSize(byDefault) : formatTime(byDefault)
+}
+
+function parseLimit(flag: string, { unit }: LimitRule, text: string): number {
+  const what = `--${flag}`
+  if (unit === 'count') return parseCount(text, what)
+  return unit === 'bytes' ? parseSize(text, what) : parseTime(text, what)
+}
+
+/** All limits, with what the flags say in the place of the defaults. @throws UsageError */
+export function limitsOf(flags: Readonly<Record<string, unknown>>): Limits {
+  const entries = Object.entries(LIMITS).map(([flag, rule]) => {
+    const given = flags[flag]
+    return [rule.key, typeof given === 'string' ? parseLimit(flag, rule, given) : rule.byDefault]
+  })
+  return Object.freeze(Object.fromEntries(entries)) as Limits
+}
+
+export const DEFAULT_LIMITS: Limits = limitsOf({})

@@ -1,0 +1,58 @@
+// The socket under a connection and the replies on their way to it. A STARTTLS replaces it by another one; whoever
+// holds it hears of its end once.
+import type { Socket } from 'node:net'
+import type { AdoptedSocket } from './adopt-socket.js'
+import { ReplyBatch } from './reply-batch.js'
+
+/** Dead peers (a guest that lost its power) are noticed in the end, also when nothing is sent to them. */
+const KEEP_ALIVE_MS = 60_000
+/** A peer that does not take its last replies loses them after this long. */
+const LINGER_MS = 2000
+
+export interface TransportEvents {
+  /** The socket has taken everything that it was given. */
+  onDrained(): void
+  onError(error: Error): void
+  /** The peer will send no more. */
+  onEnd(): void
+  onClose(): void
+}
+
+export class Transport {
+  readonly batch: ReplyBatch
+  readonly resumeReading: () => void
+  readonly #socket: Socket
+  readonly #events: TransportEvents
+  #linger: NodeJS.Timeout | undefined
+
+  constructor({ socket, resumeReading }: AdoptedSocket, events: TransportEvents) {
+    this.#socket = socket
+    this.resumeReading = resumeReading
+    this.#events = events
+    this.batch = new ReplyBatch(socket, () => events.onDrained())
+    socket.setNoDelay(true)
+    socket.setKeepAlive(true, KEEP_ALIVE_MS)
+    socket.on('error', events.onError).on('end', events.onEnd).on('close', this.#onClose)
+  }
+
+  readonly #onClose = (): void => {
+    clearTimeout(this.#linger)
+    this.#events.onClose()
+  }
+
+  write(bytes: Uint8Array): void {
+    this.#socket.write(bytes)
+  }
+
+  /** Gives the socket away, to be secured; its end is no longer this transport's business. */
+  release(): Socket {
+    const { onError, onEnd } = this.#events
+    return this.#socket.off('error', onError).off('end', onEnd).off('close', this.#onClose)
+  }
+
+  /** Sends what was written (an option's refusal, the last replies), then closes. */
+  close(): void {
+    this.#socket.destroySoon()
+    this.#linger ??= setTimeout(() => this.#socket.destroy(), LINGER_MS)
+  }
+}
