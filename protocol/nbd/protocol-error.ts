@@ -9,6 +9,8 @@ export type ProtocolErrorCode =
   | 'option-too-long'
   | 'too-many-options'
   | 'export-refused'
+  | 'bytes-behind-starttls'
+  | 'tls-failed'
   | 'bad-request-magic'
   | 'payload-too-long'
   | 'bad-reply'
