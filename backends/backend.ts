@@ -12,7 +12,7 @@ export interface Capabilities {
   readonly fastZero: boolean
   /** `extents` tells data from holes. */
   readonly extents: boolean
-  /** Bytes: requests must be multiples of it. A power of two. */
+  /** Bytes: requests should be multiples of it; others are done too, at a price. A power of two. */
   readonly minimumBlockSize: number
   /** Bytes: requests aligned to it are efficient. A power of two, at least 512. */
   readonly preferredBlockSize: number

@@ -22,7 +22,16 @@ const REPEATABLE: ReadonlySet<string> = new Set([
 ])
 
 /** Flags that are there or not. */
-const BOOLEANS: ReadonlySet<string> = new Set(['read-only', 'tls-verify-client', 'json', 'map', 'help', 'version'])
+const BOOLEANS: ReadonlySet<string> = new Set([
+  'read-only',
+  'tls-verify-client',
+  'json',
+  'map',
+  'list',
+  'size',
+  'help',
+  'version',
+])
 
 let exitCode = 0
 

@@ -67,7 +67,7 @@ class SparseFile implements Backend {
       trim: true,
       fastZero: true,
       extents: !image.isBlockDevice,
-      minimumBlockSize: 1,
+      minimumBlockSize: image.logicalBlockSize,
       preferredBlockSize: Math.max(PREFERRED_BLOCK_SIZE, image.logicalBlockSize),
     }
     this.warnings = warningsFor(traits, image.size)

@@ -19,6 +19,7 @@ import {
   NBD_OPT_LIST,
   NBD_OPT_LIST_META_CONTEXT,
   NBD_OPT_SET_META_CONTEXT,
+  NBD_OPT_STARTTLS,
   NBD_OPT_STRUCTURED_REPLY,
   NBD_REP_ACK,
   NBD_REP_ERR_UNSUP,
@@ -45,7 +46,7 @@ import {
 import { ProtocolError } from './protocol-error.js'
 import type { ReplyStyle } from './reply.js'
 
-const EVERY_INFO = [NBD_INFO_NAME, NBD_INFO_DESCRIPTION, NBD_INFO_BLOCK_SIZE]
+const TEXTS = [NBD_INFO_NAME, NBD_INFO_DESCRIPTION]
 
 /** An option that the server refused; the handshake can go on. */
 export class OptionError extends Error {
@@ -65,6 +66,8 @@ export interface NegotiationWishes {
   readonly replyStyle?: ReplyStyle
   /** Metadata contexts to select. */
   readonly contexts?: readonly string[]
+  /** Ask for the size constraints, and so promise to keep to them. Default true. */
+  readonly blockSizes?: boolean
 }
 
 /** What client and server settled on. */
@@ -81,13 +84,13 @@ interface OptionReply {
 
 /** A handshake that has begun. Its methods may be called in any order that the spec allows. */
 export class ClientHandshake {
-  readonly #stream: ByteStream
-  readonly reader: ByteReader
+  #stream: ByteStream
+  #reader: ByteReader
   readonly #noZeroes: boolean
 
   private constructor(stream: ByteStream, reader: ByteReader, noZeroes: boolean) {
     this.#stream = stream
-    this.reader = reader
+    this.#reader = reader
     this.#noZeroes = noZeroes
   }
 
@@ -109,6 +112,24 @@ export class ClientHandshake {
     return new ClientHandshake(stream, reader, noZeroes)
   }
 
+  get reader(): ByteReader {
+    return this.#reader
+  }
+
+  get stream(): ByteStream {
+    return this.#stream
+  }
+
+  /**
+   * Asks for TLS; once that is granted `secure` makes the encrypted stream, and the handshake goes on over it as if
+   * nothing had been settled before ("NBD_OPT_STARTTLS"). @throws OptionError when the server refuses
+   */
+  async startTls(secure: () => Promise<ByteStream>): Promise<void> {
+    await this.option(NBD_OPT_STARTTLS)
+    this.#stream = await secure()
+    this.#reader = new ByteReader(this.#stream)
+  }
+
   /** Sends one option and gathers its replies up to the final one. @throws OptionError, ProtocolError */
   async option(option: number, data: Uint8Array = new Uint8Array(0)): Promise<readonly OptionReply[]> {
     this.#stream.write(encodeOption(option, data))
@@ -122,11 +143,11 @@ export class ClientHandshake {
   }
 
   async #reply(option: number): Promise<OptionReply> {
-    const view = viewOf(await this.reader.mustTake(OPTION_REPLY_HEADER_BYTES))
+    const view = viewOf(await this.#reader.mustTake(OPTION_REPLY_HEADER_BYTES))
     if (view.getBigUint64(0) !== NBD_REP_MAGIC || view.getUint32(8) !== option) {
       throw new ProtocolError('bad-reply', `the reply to ${optionName(option)} is none`)
     }
-    return { type: view.getUint32(12), data: await this.reader.mustTake(view.getUint32(16)) }
+    return { type: view.getUint32(12), data: await this.#reader.mustTake(view.getUint32(16)) }
   }
 
   /** Asks for an option that an older server may not know; whether it was granted. */
@@ -163,12 +184,13 @@ export class ClientHandshake {
 
   /** Everything that NBD_OPT_INFO tells of an export. */
   async info(name: string): Promise<ExportInfo> {
-    return this.#infoOrGo(NBD_OPT_INFO, name)
+    return this.#infoOrGo(NBD_OPT_INFO, name, true)
   }
 
-  async #infoOrGo(option: number, name: string): Promise<ExportInfo> {
+  async #infoOrGo(option: number, name: string, blockSizes: boolean): Promise<ExportInfo> {
     const info: ExportInfo = {}
-    const replies = await this.option(option, encodeInfoRequest({ name, requests: EVERY_INFO }))
+    const requests = blockSizes ? [...TEXTS, NBD_INFO_BLOCK_SIZE] : TEXTS
+    const replies = await this.option(option, encodeInfoRequest({ name, requests }))
     for (const { type, data } of replies) if (type === NBD_REP_INFO) decodeInfo(data, info)
     if (info.size === undefined) throw new ProtocolError('bad-reply', `${optionName(option)} came without a size`)
     return info
@@ -179,13 +201,13 @@ export class ClientHandshake {
     const replyStyle = await this.replies(wishes.replyStyle ?? 'structured')
     const wanted = wishes.contexts ?? []
     const contexts = replyStyle !== 'simple' && wanted.length > 0 ? await this.setContexts(name, wanted) : []
-    return { info: await this.#infoOrGo(NBD_OPT_GO, name), replyStyle, contexts }
+    return { info: await this.#infoOrGo(NBD_OPT_GO, name, wishes.blockSizes ?? true), replyStyle, contexts }
   }
 
   /** Enters transmission by NBD_OPT_EXPORT_NAME, for servers that know nothing newer. */
   async exportName(name: string): Promise<Negotiation> {
     this.#stream.write(encodeOption(NBD_OPT_EXPORT_NAME, encodeUtf8(name)))
-    const view = viewOf(await this.reader.mustTake(10 + (this.#noZeroes ? 0 : EXPORT_NAME_ZEROES)))
+    const view = viewOf(await this.#reader.mustTake(10 + (this.#noZeroes ? 0 : EXPORT_NAME_ZEROES)))
     const info = { size: getUint64(view, 0), transmissionFlags: view.getUint16(8) }
     return { info, replyStyle: 'simple', contexts: [] }
   }

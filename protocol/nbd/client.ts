@@ -157,7 +157,15 @@ export class Client {
 
 /** Shakes hands over the stream and enters transmission on `name`. @throws ProtocolError, OptionError */
 export async function connectClient(stream: ByteStream, name: string, wishes: NegotiationWishes = {}): Promise<Client> {
-  const handshake = await ClientHandshake.begin(stream)
+  return enterTransmission(await ClientHandshake.begin(stream), name, wishes)
+}
+
+/** The same at the end of a handshake that has begun, for callers who asked for TLS or looked around first. */
+export async function enterTransmission(
+  handshake: ClientHandshake,
+  name: string,
+  wishes: NegotiationWishes = {},
+): Promise<Client> {
   const negotiation = await handshake.go(name, wishes)
-  return new Client(stream, handshake.reader, negotiation)
+  return new Client(handshake.stream, handshake.reader, negotiation)
 }

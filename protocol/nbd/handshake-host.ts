@@ -41,6 +41,8 @@ export type HandshakeOutcome =
       readonly exportName: string
       readonly replyStyle: ReplyStyle
       readonly transmissionFlags: number
+      /** The client asked for NBD_INFO_BLOCK_SIZE, and so keeps to what it was told ("Size constraints"). */
+      readonly knowsBlockSizes: boolean
       /** The metadata contexts that NBD_CMD_BLOCK_STATUS answers with. */
       readonly contexts: readonly MetaContext[]
     }

@@ -147,13 +147,14 @@ function transmissionFlags(found: HandshakeExport, negotiated: Negotiated, conte
   return found.transmissionFlags | fragments | filters
 }
 
-function transmission(call: Call, name: string, found: HandshakeExport): HandshakeOutcome {
+function transmission(call: Call, name: string, found: HandshakeExport, knowsBlockSizes: boolean): HandshakeOutcome {
   const contexts = call.negotiated.contextsFor(name)
   return {
     kind: 'transmission',
     exportName: found.name,
     replyStyle: call.negotiated.replyStyle,
     transmissionFlags: transmissionFlags(found, call.negotiated, contexts),
+    knowsBlockSizes,
     contexts,
   }
 }
@@ -167,7 +168,7 @@ function exportName(call: Call): HandshakeOutcome {
   if (name === undefined || found === undefined || negotiated.replyStyle === 'extended') {
     throw new ProtocolError('export-refused', `NBD_OPT_EXPORT_NAME asked for ${exportRefusal(call, name)}`)
   }
-  const outcome = transmission(call, name, found)
+  const outcome = transmission(call, name, found, false)
   const bytes = new Uint8Array(10 + (negotiated.noZeroes ? 0 : EXPORT_NAME_ZEROES))
   const view = viewOf(bytes)
   setUint64(view, 0, found.size)
@@ -198,7 +199,7 @@ function infoOrGo(call: Call): HandshakeOutcome | undefined {
   }
   if (wanted.has(NBD_INFO_BLOCK_SIZE)) answer(call, NBD_REP_INFO, encodeInfoBlockSize(found.blockSizes))
   answer(call, NBD_REP_ACK, NOTHING)
-  return option === NBD_OPT_GO ? transmission(call, asked.name, found) : undefined
+  return option === NBD_OPT_GO ? transmission(call, asked.name, found, wanted.has(NBD_INFO_BLOCK_SIZE)) : undefined
 }
 
 function metaContext(call: Call): undefined {

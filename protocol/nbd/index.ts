@@ -1,6 +1,6 @@
 // The door of nbd-protocol: everything that a server or a client of NBD needs, and nothing that does I/O.
 export { decodeForDisplay, decodeUtf8, encodeUtf8, getUint64, SATURATED, setUint64, viewOf } from './bytes.js'
-export { Client, connectClient } from './client.js'
+export { Client, connectClient, enterTransmission } from './client.js'
 export { ClientHandshake, type Negotiation, type NegotiationWishes, OptionError } from './client-handshake.js'
 export { type BlockDescriptor, RequestError } from './client-replies.js'
 export { ByteReader, type ByteStream } from './client-stream.js'

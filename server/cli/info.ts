@@ -2,10 +2,9 @@
 import {
   BASE_ALLOCATION,
   type BlockDescriptor,
-  type Client,
-  ClientHandshake,
-  connectClient,
+  type ClientHandshake,
   type ExportInfo,
+  enterTransmission,
   type MetaContext,
   NBD_FLAG_CAN_MULTI_CONN,
   NBD_FLAG_READ_ONLY,
@@ -25,56 +24,76 @@ import {
 } from 'nbd-protocol'
 import { UsageError } from '../values.js'
 import type { Command } from './command.js'
-import { type NbdTarget, openStream, parseUri } from './connect.js'
+import { beginHandshake, type NbdTarget, parseUri } from './connect.js'
 import { formatBytes } from './format.js'
 
 interface InfoFlags {
   readonly uri: string
   readonly json?: boolean
   readonly map?: boolean
+  readonly list?: boolean
+  readonly size?: boolean
 }
 
 const CAPABILITIES: readonly (readonly [string, number])[] = [
-  ['read_only', NBD_FLAG_READ_ONLY],
+  ['is_read_only', NBD_FLAG_READ_ONLY],
   ['can_flush', NBD_FLAG_SEND_FLUSH],
   ['can_fua', NBD_FLAG_SEND_FUA],
   ['can_trim', NBD_FLAG_SEND_TRIM],
-  ['can_write_zeroes', NBD_FLAG_SEND_WRITE_ZEROES],
+  ['can_zero', NBD_FLAG_SEND_WRITE_ZEROES],
   ['can_fast_zero', NBD_FLAG_SEND_FAST_ZERO],
   ['can_df', NBD_FLAG_SEND_DF],
   ['can_cache', NBD_FLAG_SEND_CACHE],
   ['can_multi_conn', NBD_FLAG_CAN_MULTI_CONN],
-  ['rotational', NBD_FLAG_ROTATIONAL],
+  ['is_rotational', NBD_FLAG_ROTATIONAL],
 ]
 
-/** What is printed, as JSON and as text. */
-interface Report {
-  readonly uri: string
-  readonly export: string
+/** What is printed of one export, as JSON and as text. */
+interface ExportReport {
+  readonly 'export-name': string
   readonly description: string
-  readonly size: number
+  readonly 'export-size': number
   readonly flags: Readonly<Record<string, boolean>>
-  readonly blockSizes: ExportInfo['blockSizes']
+  readonly 'block-size': ExportInfo['blockSizes']
   readonly contexts: readonly string[]
-  readonly map?: readonly { readonly offset: number; readonly length: number; readonly type: string }[]
+  readonly map?: readonly Run[]
 }
 
-async function ask(uri: string, target: NbdTarget): Promise<Report> {
-  const handshake = await ClientHandshake.begin(await openStream(target))
-  await handshake.replies('structured')
-  const info = await handshake.info(target.exportName)
-  const contexts = await listContexts(handshake, target.exportName)
-  await handshake.abort()
+interface Run {
+  readonly offset: number
+  length: number
+  readonly type: string
+}
+
+interface Report {
+  readonly protocol: 'newstyle-fixed'
+  readonly tls: boolean
+  readonly structured: boolean
+  readonly exports: readonly ExportReport[]
+}
+
+async function describe(handshake: ClientHandshake, name: string): Promise<ExportReport> {
+  const info = await handshake.info(name)
+  const contexts = await listContexts(handshake, name)
   const flags = info.transmissionFlags ?? 0
   return {
-    uri,
-    export: info.name ?? target.exportName,
+    'export-name': info.name ?? name,
     description: info.description ?? '',
-    size: info.size ?? 0,
-    flags: Object.fromEntries(CAPABILITIES.map(([name, bit]) => [name, (flags & bit) !== 0])),
-    blockSizes: info.blockSizes,
-    contexts: contexts.map(({ name }) => name),
+    'export-size': info.size ?? 0,
+    flags: Object.fromEntries(CAPABILITIES.map(([word, bit]) => [word, (flags & bit) !== 0])),
+    'block-size': info.blockSizes,
+    contexts: contexts.map((context) => context.name),
   }
+}
+
+async function ask(target: NbdTarget, list: boolean): Promise<Report> {
+  const handshake = await beginHandshake(target)
+  const structured = (await handshake.replies('structured')) !== 'simple'
+  const names = list ? (await handshake.list()).map(({ name }) => name) : [target.exportName]
+  const exports: ExportReport[] = []
+  for (const name of names) exports.push(await describe(handshake, name))
+  await handshake.abort()
+  return { protocol: 'newstyle-fixed', tls: target.tls !== undefined, structured, exports }
 }
 
 // Older servers know no metadata contexts: then there are none to print.
@@ -96,8 +115,9 @@ function typeOf(flags: number): string {
   return zero ? 'zero' : 'data'
 }
 
-async function map(client: Client): Promise<Report['map']> {
-  const runs: { offset: number; length: number; type: string }[] = []
+async function mapOf(target: NbdTarget, name: string): Promise<Run[]> {
+  const client = await enterTransmission(await beginHandshake(target), name, { contexts: [BASE_ALLOCATION] })
+  const runs: Run[] = []
   for (let offset = 0; offset < client.size; ) {
     const length = Math.min(MAP_STEP_BYTES, client.size - offset)
     const status = await client.blockStatus(offset, length)
@@ -110,42 +130,50 @@ async function map(client: Client): Promise<Report['map']> {
       offset += descriptor.length
     }
   }
+  await client.disconnect()
   return runs
 }
 
-function text(report: Report): string {
-  const { blockSizes } = report
-  const lines = [
-    `export: ${report.export}`,
-    `description: ${report.description}`,
-    `size: ${report.size} (${formatBytes(report.size)})`,
+function textOf(report: ExportReport): string[] {
+  const blockSizes = report['block-size']
+  return [
+    `export: ${report['export-name']}`,
+    ...(report.description === '' ? [] : [`description: ${report.description}`]),
+    `export-size: ${report['export-size']} (${formatBytes(report['export-size'])})`,
     ...Object.entries(report.flags).map(([name, set]) => `${name}: ${set}`),
     `contexts: ${report.contexts.join(', ')}`,
-    ...(blockSizes === undefined
-      ? []
-      : Object.entries(blockSizes).map(([name, bytes]) => `block_size_${name}: ${bytes}`)),
-    ...(report.map ?? []).map(
-      ({ offset, length, type }) => `${offset.toString().padStart(16)} ${length.toString().padStart(16)}  ${type}`,
-    ),
+    ...Object.entries(blockSizes ?? {}).map(([name, bytes]) => `block_size_${name}: ${bytes}`),
+    ...(report.map ?? []).map(({ offset, length, type }) => `${pad(offset)} ${pad(length)}  ${type}`),
   ]
-  return `${lines.join('\n')}\n`
 }
 
-async function run({ uri, json, map: wantsMap }: InfoFlags): Promise<number> {
-  const target = parseUri(uri)
+function pad(number: number): string {
+  return number.toString().padStart(16)
+}
+
+function text({ tls, structured, exports }: Report): string {
+  const how = `${tls ? 'with' : 'without'} TLS, using ${structured ? 'structured' : 'simple'} packets`
+  return `${[`protocol: newstyle-fixed ${how}`, ...exports.flatMap(textOf)].join('\n')}\n`
+}
+
+async function gather(target: NbdTarget, { list, map }: InfoFlags): Promise<Report> {
+  const report = await ask(target, list ?? false)
+  if (!map) return report
+  const exports: ExportReport[] = []
+  for (const entry of report.exports) exports.push({ ...entry, map: await mapOf(target, entry['export-name']) })
+  return { ...report, exports }
+}
+
+async function run(flags: InfoFlags): Promise<number> {
+  const target = parseUri(flags.uri)
   try {
-    let report = await ask(uri, target)
-    if (wantsMap) {
-      const wishes = { contexts: [BASE_ALLOCATION] }
-      const client = await connectClient(await openStream(target), target.exportName, wishes)
-      report = { ...report, map: (await map(client)) ?? [] }
-      await client.disconnect()
-    }
-    process.stdout.write(json ? `${JSON.stringify(report, undefined, 2)}\n` : text(report))
+    const report = await gather(target, flags)
+    if (flags.size) process.stdout.write(report.exports.map((entry) => `${entry['export-size']}\n`).join(''))
+    else process.stdout.write(flags.json ? `${JSON.stringify(report, undefined, 2)}\n` : text(report))
     return 0
   } catch (error) {
     if (error instanceof OptionError || error instanceof ProtocolError || error instanceof RequestError) {
-      throw new UsageError(`${uri}: ${error.message}`)
+      throw new UsageError(`${flags.uri}: ${error.message}`)
     }
     throw error
   }
@@ -160,6 +188,8 @@ export const info: Command<InfoFlags> = {
       .options({
         json: { type: 'boolean', describe: 'for programs' },
         map: { type: 'boolean', describe: 'data and holes too' },
+        list: { type: 'boolean', describe: 'every export that the server lists' },
+        size: { type: 'boolean', describe: 'only the size in bytes' },
       })
       .example('$0 info nbd://127.0.0.1/disk.img --map', 'what is there, and where its data lies'),
   run,

@@ -6,20 +6,17 @@ import {
   emptyRequest,
   frameSize,
   Handshake,
-  type HandshakeOutcome,
   ProtocolError,
   requestHeaderBytes,
   viewOf,
 } from 'nbd-protocol'
 import { type AdoptedSocket, adoptByDataEvents, adoptSocket, type ByteSink } from './adopt-socket.js'
 import type { ConnectionEnd, ConnectionOptions } from './connection-options.js'
-import { PAYLOAD_BYTES_MAX, termsFor } from './negotiation.js'
+import { type Established, PAYLOAD_BYTES_MAX, termsFor } from './negotiation.js'
 import { type FrameSink, ReceiveBuffer } from './receive-buffer.js'
 import { clientSubject } from './tls.js'
 import { Transmission } from './transmission.js'
 import { Transport } from './transport.js'
-
-type Established = Extract<HandshakeOutcome, { kind: 'transmission' }>
 
 export class Connection implements FrameSink, ByteSink {
   readonly #options: ConnectionOptions
@@ -170,13 +167,14 @@ export class Connection implements FrameSink, ByteSink {
     setImmediate(() => tls.upgrade(this.#transport.release()).then(secured, failed))
   }
 
-  #enterTransmission({ exportName, replyStyle, transmissionFlags, contexts }: Established): void {
+  #enterTransmission(established: Established): void {
     clearTimeout(this.#timer)
+    const { exportName, replyStyle, contexts } = established
     const { registry, limits, onTransmission } = this.#options
     const served = registry.find(exportName)
     if (served === undefined) throw new ProtocolError('export-refused', `the export '${exportName}' has just gone`)
     this.#extended = replyStyle === 'extended'
-    const terms = termsFor(served, transmissionFlags, this.#extended, contexts.length)
+    const terms = termsFor(served, established)
     const onRoom = () => this.#roomAgain()
     const { batch } = this.#transport
     this.#transmission = new Transmission({ served, style: replyStyle, contexts, terms, batch, limits, onRoom })

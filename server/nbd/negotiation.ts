@@ -1,5 +1,5 @@
 // The server's answers to the questions of the handshake: which exports there are, and how one is shown.
-import type { HandshakeExport, HandshakeHost } from 'nbd-protocol'
+import type { HandshakeExport, HandshakeHost, HandshakeOutcome } from 'nbd-protocol'
 import type { Export } from '../exports/export.js'
 import type { ExportRegistry } from '../exports/registry.js'
 import { CONTEXT_NAMES } from './block-status.js'
@@ -22,15 +22,23 @@ export function describeExport(entry: Export): HandshakeExport {
   }
 }
 
-/** What the handshake's result means for the requests to come. */
-export function termsFor(served: Export, transmissionFlags: number, extended: boolean, contexts: number): Terms {
+/** A handshake that ended in transmission. */
+export type Established = Extract<HandshakeOutcome, { kind: 'transmission' }>
+
+/**
+ * What the handshake's result means for the requests to come. A client that did not ask for the size constraints may
+ * go by the spec's defaults, whose minimum is one byte ("Size constraints").
+ */
+export function termsFor(served: Export, established: Established): Terms {
+  const { transmissionFlags, replyStyle, contexts, knowsBlockSizes } = established
+  const extended = replyStyle === 'extended'
   return {
     size: served.size,
     readOnly: served.readOnly,
     extended,
-    minimumBlockSize: served.backend.can.minimumBlockSize,
+    minimumBlockSize: knowsBlockSizes ? served.backend.can.minimumBlockSize : 1,
     payloadBytesMax: PAYLOAD_BYTES_MAX,
-    allowedFlags: allowedFlags(transmissionFlags, extended, contexts),
+    allowedFlags: allowedFlags(transmissionFlags, extended, contexts.length),
   }
 }
 

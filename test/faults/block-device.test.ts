@@ -18,7 +18,11 @@ for (const sectorBytes of [512, 4096]) {
     const size = 16 * MIB + 4096
     const file = sparseFile(join(folder.path, 'under'), size)
     const candor = await serve(scope, [`disk=${attachLoopDevice(scope, file, sectorBytes)}`])
-    const client = await attach(candor)
+    // A client that did not ask for the size constraints may go by the byte; one that asked has to keep to them.
+    const client = await attach(candor, { blockSizes: false })
+    const strict = await attach(candor)
+    assert.equal(strict.negotiation.info.blockSizes?.minimum, sectorBytes)
+    await refused(strict.read(100, 512), NBD_EINVAL)
     assert.equal(client.size, size)
     const content = stamped(0, size)
     await client.write(0, content)
