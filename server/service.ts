@@ -14,6 +14,7 @@ import { Log } from './observe/log.js'
 import { takeStateDirectory } from './state-directory.js'
 import { VERSION } from './version.js'
 
+/** How often the HTTP thread is told that this one lives, and write-back is asked whether it failed. */
 const HEARTBEAT_MS = 1000
 
 export interface RunningService {
@@ -79,6 +80,7 @@ class Service implements RunningService {
   async #openHttp(): Promise<void> {
     const beat = () => {
       this.#counters[HEARTBEAT_AT] = Date.now()
+      for (const { durability } of this.#registry) durability.probe()
     }
     beat()
     const timer = setInterval(beat, HEARTBEAT_MS)

@@ -12,16 +12,7 @@ import {
   NBD_FLAG_SEND_TRIM,
   NBD_FLAG_SEND_WRITE_ZEROES,
 } from 'nbd-protocol'
-import {
-  type Backend,
-  DETACHED,
-  DONE,
-  EIO,
-  errnoOf,
-  isSyncFailure,
-  type Outcome,
-  SYNC_FAILED,
-} from '../../backends/index.js'
+import { type Backend, DONE, errnoOf, type Outcome } from '../../backends/index.js'
 import {
   type Counters,
   count,
@@ -34,7 +25,7 @@ import {
   SUSPECT_BYTES_AT,
 } from '../observe/counters.js'
 import { Access } from './access.js'
-import { RangeSet } from './range-set.js'
+import { Durability, type DurableRecord } from './durability.js'
 import { WriteOrder } from './write-order.js'
 
 /** Told of everything that went wrong on an export; never blocks. */
@@ -54,6 +45,9 @@ export interface ExportOptions {
   readonly backend: Backend
   /** Default: everybody. */
   readonly access?: Access
+  /** Where the export's state outlives the server; without one it does not. */
+  readonly record?: DurableRecord | undefined
+  readonly readsSuspects?: boolean
   readonly witness: ExportWitness
 }
 
@@ -66,35 +60,37 @@ export class Export {
   readonly access: Access
   readonly counters: Counters = exportCounters()
   readonly order = new WriteOrder()
-  /** Bytes that may be lost: they read as EIO until they are written again. */
-  readonly suspect = new RangeSet()
+  readonly durability: Durability
+  /** `--suspect-reads allow`: bytes that may be lost are read as if they were not. */
+  readonly #readsSuspects: boolean
   readonly #witness: ExportWitness
-  #state: ExportState = 'ok'
-  /** What FLUSH and FUA answer while the state is not ok. */
-  #failure: Outcome = DONE
   /** Bytes of the image that were there at the last look. */
   #present: number
-  /** Grows whenever bytes become suspect: a write that saw another epoch at its start says nothing about them. */
-  epoch = 0
 
-  constructor({ name, description = '', backend, witness, access = new Access() }: ExportOptions) {
+  constructor(options: ExportOptions) {
+    const { name, backend, record } = options
     this.name = name
-    this.description = description
-    this.access = access
+    this.description = options.description ?? ''
+    this.access = options.access ?? new Access()
     this.backend = backend
     this.size = backend.size
     this.readOnly = !backend.can.write
-    this.#witness = witness
+    this.#readsSuspects = options.readsSuspects ?? false
+    this.#witness = options.witness
     this.#present = backend.size
+    this.durability = new Durability(backend, record, {
+      changed: () => this.#publish(),
+      worsened: (state, reason) => this.#witness.stateChanged(this.name, state, reason),
+    })
+  }
+
+  #publish(): void {
+    this.counters[SUSPECT_BYTES_AT] = this.durability.suspect.bytes
+    this.counters[STATE_AT] = EXPORT_STATES.indexOf(this.durability.state)
   }
 
   get state(): ExportState {
-    return this.#state
-  }
-
-  /** DONE while syncs can be believed; else the outcome that FLUSH and FUA have to tell. */
-  get syncFailure(): Outcome {
-    return this.#failure
+    return this.durability.state
   }
 
   /** Transmission flags ("Transmission flags") of every connection to this export. */
@@ -113,15 +109,13 @@ export class Export {
     const { present, unlinked } = this.backend.look()
     if (present < this.#present) this.#shrunk(present)
     this.#present = present
-    if (unlinked) this.detach('the image was removed: its last link is gone')
+    if (unlinked) this.durability.detach('the image was removed: its last link is gone')
   }
 
   #shrunk(present: number): void {
-    this.epoch += 1
-    this.suspect.add(present, this.#present)
-    this.#suspectChanged()
     const lost = this.#present - present
-    this.degrade(EIO | SYNC_FAILED, `the image was truncated to ${present} bytes under our feet: ${lost} are missing`)
+    const reason = `the image was truncated to ${present} bytes under our feet: ${lost} are missing`
+    this.durability.missing(present, this.#present, reason)
   }
 
   /** A write ended at `end`, and may have made a truncated file longer: what is cut off from here on is lost anew. */
@@ -129,47 +123,19 @@ export class Export {
     if (end > this.#present) this.#present = end
   }
 
-  /** A range was rewritten whole, by a write that began after the failure was known. */
-  rewritten(offset: number, length: number): void {
-    this.suspect.remove(offset, offset + length)
-    this.#suspectChanged()
+  /** The first byte of [offset, offset + length) that a READ may not be given, if any. */
+  firstSuspect(offset: number, length: number): number | undefined {
+    const { suspect } = this.durability
+    if (suspect.count === 0 || this.#readsSuspects) return undefined
+    return suspect.firstWithin(offset, offset + length)
   }
 
-  #suspectChanged(): void {
-    this.counters[SUSPECT_BYTES_AT] = this.suspect.bytes
-  }
-
-  /** After a failed sync: no FLUSH and no FUA is believed any more. */
-  degrade(failure: Outcome, reason: string): void {
-    if (this.#failure === DONE) this.#failure = failure
-    this.#worsen('degraded', reason)
-  }
-
-  /** The image cannot be found under its name any more, so nothing that is written lasts. */
-  detach(reason: string): void {
-    if (this.#failure === DONE) this.#failure = EIO | DETACHED
-    this.#worsen('detached', reason)
-  }
-
-  #worsen(state: ExportState, reason: string): void {
-    if (EXPORT_STATES.indexOf(state) <= EXPORT_STATES.indexOf(this.#state)) return
-    this.#state = state
-    this.counters[STATE_AT] = EXPORT_STATES.indexOf(state)
-    this.#witness.stateChanged(this.name, state, reason)
-  }
-
-  /** Everything that completed before the call is durable when the outcome is DONE. */
+  /** Everything that completed before the call is durable when the outcome is DONE; an error is stored before it is told. */
   async flush(): Promise<Outcome> {
     this.inspect()
-    if (this.#failure !== DONE) return this.#failure
-    return this.judgeSync(await this.backend.flush())
-  }
-
-  /** Draws the consequences of an outcome that a sync had part in, and returns what the client is to hear. */
-  judgeSync(outcome: Outcome): Outcome {
-    if (outcome === DETACHED) this.detach('the path of the image leads to another file, or to none')
-    else if (isSyncFailure(outcome)) this.degrade(outcome, 'a sync failed: writes since the last good one may be lost')
-    return outcome === DETACHED ? this.#failure : outcome
+    const outcome = await this.durability.flush()
+    if (outcome !== DONE) await this.durability.stored
+    return outcome
   }
 
   /** Counts a failed request and tells the witness. */

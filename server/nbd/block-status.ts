@@ -21,6 +21,7 @@ import {
 } from 'nbd-protocol'
 import { type Extent, errnoOf, type Outcome } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
+import type { RangeSet } from '../exports/range-set.js'
 
 /** Runs that one request may be told of: bounded work and a bounded reply, whatever the image looks like. */
 export const BLOCK_STATUS_RUNS_MAX = 4096
@@ -80,7 +81,7 @@ export class BlockStatus {
   }
 
   #withoutSuspects(offset: number, extents: readonly Extent[]): readonly Extent[] {
-    const { suspect } = this.#export
+    const { suspect } = this.#export.durability
     if (suspect.count === 0) return extents
     const runs: Extent[] = []
     let at = offset
@@ -108,7 +109,7 @@ export class BlockStatus {
   }
 }
 
-function* split(extent: Extent, start: number, suspect: Export['suspect']): IterableIterator<Extent> {
+function* split(extent: Extent, start: number, suspect: RangeSet): IterableIterator<Extent> {
   const end = start + extent.length
   let at = start
   for (const range of suspect) {

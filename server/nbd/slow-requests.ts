@@ -100,8 +100,9 @@ export class SlowRequests {
   async #read(request: Request): Promise<void> {
     const reply = this.#tellsHoles(request) ? await this.#readSparse(request) : await this.#readPlain(request)
     if (this.#lost) return
-    // The bytes may have become suspect while they were read.
-    if (this.#export.suspect.intersects(request.offset, request.offset + request.length)) {
+    // Write-back may have failed, and these bytes have become suspect, before or while they were read.
+    this.#export.durability.readFromStorage(request.offset, request.length)
+    if (this.#export.firstSuspect(request.offset, request.length) !== undefined) {
       return this.#answers.failed(request, EIO)
     }
     if (typeof reply === 'number') return this.#answers.failed(request, reply)
@@ -158,19 +159,23 @@ export class SlowRequests {
   }
 
   async #changeNow(request: Request, payload: Uint8Array): Promise<Outcome> {
+    const { type, offset, length } = request
     const durable = (request.flags & NBD_CMD_FLAG_FUA) !== 0
-    this.#export.inspect()
-    const { epoch, syncFailure } = this.#export
-    if (durable && syncFailure !== DONE) return syncFailure
-    const outcome = this.#export.judgeSync(await this.#submit(request, payload, durable))
-    if (outcome !== DONE) return outcome
-    if (request.type !== NBD_CMD_TRIM) this.#export.reached(request.offset + request.length)
-    // A write that began before a failure was recorded says nothing about the ranges that the failure made suspect.
-    if (request.type !== NBD_CMD_TRIM && this.#export.epoch === epoch) {
-      this.#export.rewritten(request.offset, request.length)
+    const served = this.#export
+    served.inspect()
+    if (durable && served.durability.failure !== DONE) return served.durability.failure
+    // A TRIM changes nothing that anybody counts on, and clears nothing either.
+    const change = type === NBD_CMD_TRIM ? undefined : served.durability.begin(offset, length)
+    const outcome = await this.#submit(request, payload, durable)
+    if (change !== undefined) {
+      served.durability.finish(change, outcome === DONE, durable)
+      if (outcome === DONE) served.reached(offset + length)
     }
-    if (request.type === NBD_CMD_WRITE) count(this.#export.counters, WRITTEN_BYTES_AT, request.length)
-    return durable ? this.#export.syncFailure : DONE
+    if (outcome === DONE && type === NBD_CMD_WRITE) count(served.counters, WRITTEN_BYTES_AT, length)
+    if (!durable) return outcome
+    const told = served.durability.judge(outcome)
+    if (told !== DONE) await served.durability.stored
+    return told
   }
 
   #submit({ type, offset, length, flags }: Request, payload: Uint8Array, durable: boolean): Promise<Outcome> {

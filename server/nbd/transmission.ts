@@ -165,9 +165,9 @@ export class Transmission implements SlowAnswers {
   }
 
   #read(request: Request): void {
-    const { suspect, backend, counters } = this.#export
+    const { backend, counters } = this.#export
     const { offset, length } = request
-    if (suspect.count !== 0 && suspect.intersects(offset, offset + length)) return this.failed(request, EIO)
+    if (this.#export.firstSuspect(offset, length) !== undefined) return this.failed(request, EIO)
     const at = this.#batch.reserve(this.#readHeaderBytes + length)
     const start = at + this.#readHeaderBytes
     const outcome = backend.readNow(this.#batch.bytes, start, length, offset)
@@ -187,10 +187,11 @@ export class Transmission implements SlowAnswers {
       this.#inspected = true
       served.inspect()
     }
+    served.durability.mark(offset, length)
     const outcome = served.backend.writeNow(bytes, at, length, offset)
     if (outcome === WOULD_BLOCK) return this.#writeLater(request, bytes, at)
     if (outcome !== DONE) return this.failed(request, outcome)
-    if (served.suspect.count !== 0) served.rewritten(offset, length)
+    if (served.durability.suspect.count !== 0) served.durability.rewritten(offset, length)
     served.reached(offset + length)
     count(served.counters, WRITTEN_BYTES_AT, length)
     this.done(request)
@@ -227,7 +228,7 @@ export class Transmission implements SlowAnswers {
   failed(request: Request, outcome: Outcome): void {
     const { type, offset, length } = request
     this.#export.failed(type, outcome, offset, length)
-    const suspect = type === NBD_CMD_READ ? this.#export.suspect.firstWithin(offset, offset + length) : undefined
+    const suspect = type === NBD_CMD_READ ? this.#export.firstSuspect(offset, length) : undefined
     const text = suspect === undefined ? hostSays(type, outcome) : 'these bytes may have been lost; write them again'
     replyError(this.#batch, this.#style, request, nbdErrorOf(outcome), text, suspect)
     if (!this.#serving) this.#batch.flushSoon()
