@@ -59,6 +59,8 @@ export interface Backend {
   /** Bytes; a safe integer. */
   readonly size: number
   readonly can: Capabilities
+  /** Names this storage whatever it is called (inode and birth time); undefined for what does not outlive the process. */
+  readonly identity: string | undefined
   /** What an operator should know of this storage's weaknesses, a sentence each. */
   readonly warnings: readonly string[]
 
@@ -76,6 +78,8 @@ export interface Backend {
   trim(offset: number, length: number, durable: boolean): Promise<Outcome>
   /** Everything that completed before the call is on stable storage when the outcome is 0. */
   flush(): Promise<Outcome>
+  /** Syncs all that an earlier process may have left behind, the file system included (syncfs(2)). */
+  settle(): Promise<Outcome>
   /** The errno of write-back that failed and that no sync has told of yet; 0 for none. Never waits. */
   probe(): Outcome
   /** Asks the host to read ahead. */

@@ -39,6 +39,7 @@ export function withFaults(inner: Backend, plan: FaultPlan): Backend {
 class FaultyBackend implements Backend {
   readonly size: number
   readonly can: Backend['can']
+  readonly identity: string | undefined
   readonly warnings: readonly string[]
   readonly #inner: Backend
   readonly #plan: FaultPlan
@@ -48,6 +49,7 @@ class FaultyBackend implements Backend {
     this.#plan = plan
     this.size = inner.size
     this.can = inner.can
+    this.identity = inner.identity
     this.warnings = inner.warnings
   }
 
@@ -108,6 +110,10 @@ class FaultyBackend implements Backend {
 
   flush(): Promise<Outcome> {
     return this.#later('flush', 0, 0, true, () => this.#inner.flush())
+  }
+
+  settle(): Promise<Outcome> {
+    return this.#later('flush', 0, 0, true, () => this.#inner.settle())
   }
 
   probe(): Outcome {

@@ -20,6 +20,7 @@ class Memory implements Backend {
     minimumBlockSize: 1,
     preferredBlockSize: BLOCK_BYTES,
   }
+  readonly identity = undefined
   readonly warnings: readonly string[] = ['this disk lies in memory: all of it is lost when the server ends']
   readonly #blocks = new Map<number, Uint8Array>()
 
@@ -100,6 +101,10 @@ class Memory implements Backend {
   }
 
   async flush(): Promise<Outcome> {
+    return DONE
+  }
+
+  async settle(): Promise<Outcome> {
     return DONE
   }
 

@@ -17,6 +17,8 @@ export interface ExportConfig {
   /** Bytes of a new image where there is none; undefined: it must exist. */
   readonly create: number | undefined
   readonly access: AccessRules
+  /** Bytes that may be lost are read as if they were not. */
+  readonly readsSuspects: boolean
 }
 
 export interface Config {
@@ -40,6 +42,7 @@ export interface ServeFlags {
   readonly http?: string
   readonly 'state-dir'?: string
   readonly 'log-level'?: LogLevel
+  readonly 'suspect-reads'?: 'refuse' | 'allow'
   readonly 'allow-clients'?: readonly string[]
   readonly 'allow-subjects'?: readonly string[]
   readonly tls?: TlsMode
@@ -101,6 +104,7 @@ function exportsOf(flags: ServeFlags): ExportConfig[] {
     readOnly: flags['read-only'] === true || readOnly.has(name),
     create,
     access: access(name),
+    readsSuspects: flags['suspect-reads'] === 'allow',
   }))
 }
 

@@ -1,9 +1,9 @@
 // A running candor: exports, front end, HTTP thread, log. Law: it stops by syncing every export, and says so when one
 // could not be synced.
-import { DONE, errnoName, errnoOf, openBackend } from '../backends/index.js'
+import { DONE, errnoName, errnoOf } from '../backends/index.js'
 import type { Config, ExportConfig } from './config.js'
-import { Access } from './exports/access.js'
-import { Export } from './exports/export.js'
+import type { Export } from './exports/export.js'
+import { openExport } from './exports/open-export.js'
 import { ExportRegistry } from './exports/registry.js'
 import type { ListenAddress } from './nbd/listen.js'
 import { NbdServer } from './nbd/server.js'
@@ -11,7 +11,7 @@ import { openTls } from './nbd/tls.js'
 import { HEARTBEAT_AT, serverCounters } from './observe/counters.js'
 import { type HttpAddress, type HttpDoor, openHttp } from './observe/http.js'
 import { Log } from './observe/log.js'
-import { takeStateDirectory } from './state-directory.js'
+import { takeStateDirectory } from './state/state-directory.js'
 import { VERSION } from './version.js'
 
 /** How often the HTTP thread is told that this one lives, and write-back is asked whether it failed. */
@@ -70,11 +70,10 @@ class Service implements RunningService {
     }
   }
 
-  async #open({ name, path, readOnly, create, access }: ExportConfig): Promise<void> {
-    const backend = await openBackend('sparse-file', { path, readOnly, create })
-    this.#undo.push(() => backend.close())
-    this.#registry.add(new Export({ name, backend, access: new Access(access), witness: this.#log }))
-    for (const warning of backend.warnings) this.#log.warn({ export: name, path }, warning)
+  async #open(config: ExportConfig): Promise<void> {
+    const { entry, close } = await openExport(config, this.#config.stateDirectory, this.#log)
+    this.#undo.push(close)
+    this.#registry.add(entry)
   }
 
   async #openHttp(): Promise<void> {
@@ -105,6 +104,7 @@ class Service implements RunningService {
 
   async #finalSync(entry: Export): Promise<boolean> {
     const outcome = await entry.flush()
+    entry.wasSynced = outcome === DONE
     if (outcome === DONE) return true
     const errno = errnoName(errnoOf(outcome))
     this.#log.error({ export: entry.name, errno }, `the final sync of export ${entry.name} failed: ${errno}`)

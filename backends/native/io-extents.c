@@ -12,6 +12,9 @@
 
 /* Extents asked of FIEMAP at a time. */
 #define FIEMAP_EXTENTS 64
+/* How often a place may change under a look before it is taken for data. */
+#define RACES_MAX 64
+#define RACE_STEP 4096
 
 /* Runs gathered so far; a run of the kind of the one before makes that one longer. */
 struct runs {
@@ -63,6 +66,7 @@ static int append_hole(struct runs *runs, int fd, int64_t at, int64_t end) {
 }
 
 static int gather(struct runs *runs, int fd, int64_t at, int64_t end, int told_apart) {
+  int races = 0;
   while (at < end) {
     const int64_t data = lseek(fd, at, SEEK_DATA);
     if (data < 0 && errno != ENXIO) return errno;
@@ -70,7 +74,12 @@ static int gather(struct runs *runs, int fd, int64_t at, int64_t end, int told_a
     int64_t next = is_data ? lseek(fd, at, SEEK_HOLE) : data;
     if (next < 0 && errno != ENXIO) return errno;
     if (next < 0 || next > end) next = end;
-    if (next <= at) return EIO; /* the file changed between the two calls in a way that makes no sense */
+    if (next <= at) {
+      /* A punch between the two calls made a hole of what was data: look again. A page that changes all the time may
+       * as well be called data. */
+      if (++races < RACES_MAX) continue;
+      next = at + RACE_STEP < end ? at + RACE_STEP : end;
+    }
     if (is_data) {
       if (!append(runs, next, RUN_DATA)) return 0;
     } else if (!(told_apart ? append_hole(runs, fd, at, next) : append(runs, next, RUN_HOLE))) {

@@ -131,6 +131,7 @@ int io_run(const struct io_op *op) {
     case IO_WRITE_ZEROES: return changed(op, write_zeroes(op));
     case IO_WILLNEED: return posix_fadvise(op->fd, op->offset, op->length, POSIX_FADV_WILLNEED);
     case IO_SAME_FILE: return same_file(op);
+    case IO_SYNCFS: return syncfs(op->fd) == 0 ? 0 : errno | OUTCOME_SYNC_FAILED;
     case IO_EXTENTS: return io_extents(op);
     case IO_READ_SPARSE: return io_read_sparse(op);
   }

@@ -23,6 +23,7 @@ enum io_kind {
   IO_EXTENTS = 8,
   IO_READ_SPARSE = 9, /* like IO_READ, but holes are told in the room behind the payload, and their bytes left alone */
   IO_SAME_FILE = 10,  /* bytes: the image's path, NUL-terminated; OUTCOME_DETACHED when it leads elsewhere */
+  IO_SYNCFS = 11,
 };
 
 #define IO_FLAG_DURABLE 1 /* for the kinds that change the image without a payload: fdatasync afterwards */

@@ -21,6 +21,8 @@ export interface OpenedImage {
   readonly size: number
   readonly device: number
   readonly isBlockDevice: boolean
+  /** Inode and birth time, or a block device's number. */
+  readonly identity: string
   /** Bytes: 1 for files, the device's own for block devices. */
   readonly logicalBlockSize: number
   readonly created: boolean
@@ -105,6 +107,11 @@ function measure(fd: number, path: string, status: Stats): { size: number; logic
   return { size: seekSync(fd, 0, 2), logicalBlockSize: block }
 }
 
+function identityOf(fd: number, isBlockDevice: boolean): string {
+  const { ino, birthtimeNs, rdev } = fstatSync(fd, { bigint: true })
+  return isBlockDevice ? `device-${rdev}` : `${ino}-${birthtimeNs}`
+}
+
 /** Opens and locks an image. @throws OpenError */
 export async function openImage(options: ImageOptions): Promise<OpenedImage> {
   const path = resolve(options.path)
@@ -119,7 +126,8 @@ export async function openImage(options: ImageOptions): Promise<OpenedImage> {
     }
     // A block device's own number names the device itself, not the file system that its node lies on.
     const device = status.isBlockDevice() ? status.rdev : status.dev
-    return { fd, path, size, device, isBlockDevice: status.isBlockDevice(), logicalBlockSize, created }
+    const isBlockDevice = status.isBlockDevice()
+    return { fd, path, size, device, isBlockDevice, identity: identityOf(fd, isBlockDevice), logicalBlockSize, created }
   } catch (error) {
     closeSync(fd)
     throw error instanceof OpenError ? error : refusal(error, path)

@@ -31,3 +31,10 @@ export function runsOf(numbers: Float64Array, offset: number): Extent[] {
   }
   return extents
 }
+
+/** The part of a range that is made of whole blocks; its length may be 0. */
+export function wholeBlocks(offset: number, length: number, block: number): { offset: number; length: number } {
+  const first = Math.ceil(offset / block) * block
+  const end = Math.floor((offset + length) / block) * block
+  return { offset: first, length: Math.max(0, end - first) }
+}

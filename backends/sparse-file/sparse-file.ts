@@ -13,6 +13,7 @@ import {
   IO_READ,
   IO_READ_SPARSE,
   IO_SAME_FILE,
+  IO_SYNCFS,
   IO_WILLNEED,
   IO_WRITE,
   IO_WRITE_DURABLE,
@@ -24,7 +25,7 @@ import { type IoPool, poolForDevice } from '../native/io-pool.js'
 import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits, warningsFor } from './file-system.js'
 import { type ImageOptions, type OpenedImage, openImage } from './open-image.js'
-import { RUNS_MAX, runsOf, sparseReadRoom } from './runs.js'
+import { RUNS_MAX, runsOf, sparseReadRoom, wholeBlocks } from './runs.js'
 
 const PAGE_BYTES = 4096
 const PREFERRED_BLOCK_SIZE = 4096
@@ -39,6 +40,7 @@ export async function openSparseFile(options: ImageOptions): Promise<Backend> {
 class SparseFile implements Backend {
   readonly size: number
   readonly can: Capabilities
+  readonly identity: string
   readonly warnings: readonly string[]
   readonly #fd: number
   readonly #path: Uint8Array | null
@@ -56,6 +58,7 @@ class SparseFile implements Backend {
   constructor(image: OpenedImage, readOnly: boolean) {
     const traits = fileSystemTraits(image.isBlockDevice ? 0 : fileIo.fileSystemType(image.fd))
     this.size = image.size
+    this.identity = image.identity
     this.#fd = image.fd
     this.#path = image.isBlockDevice ? null : new TextEncoder().encode(`${image.path}\0`)
     this.#block = image.logicalBlockSize
@@ -140,7 +143,7 @@ class SparseFile implements Backend {
   async zero(offset: number, length: number, mode: number, durable: boolean): Promise<Outcome> {
     const punch = (mode & ZERO_PUNCH) !== 0
     const fast = (mode & ZERO_FAST) !== 0
-    const aligned = this.#wholeBlocks(offset, length)
+    const aligned = wholeBlocks(offset, length, this.#block)
     const isShort = this.look().present < offset + length
     if ((aligned.length < length || isShort) && fast) return NOT_FAST
     // A file that somebody truncated is not made longer by punching: its missing part has to be written.
@@ -197,14 +200,8 @@ class SparseFile implements Backend {
     return outcome === DONE ? place : outcome
   }
 
-  #wholeBlocks(offset: number, length: number): { readonly offset: number; readonly length: number } {
-    const first = Math.ceil(offset / this.#block) * this.#block
-    const end = Math.floor((offset + length) / this.#block) * this.#block
-    return { offset: first, length: Math.max(0, end - first) }
-  }
-
   async trim(offset: number, length: number, durable: boolean): Promise<Outcome> {
-    const whole = this.#wholeBlocks(offset, length)
+    const whole = wholeBlocks(offset, length, this.#block)
     if (!this.#punches || whole.length === 0) return DONE
     const outcome = await this.#change(IO_PUNCH, whole.offset, whole.length, durable)
     if (outcome !== EOPNOTSUPP) return outcome
@@ -216,6 +213,11 @@ class SparseFile implements Backend {
     return this.can.write
       ? this.#pool.run(IO_FLUSH, 0, this.#fd, this.#path, 0, this.#path?.length ?? 0, 0)
       : Promise.resolve(DONE)
+  }
+
+  async settle(): Promise<Outcome> {
+    const outcome = await this.#pool.run(IO_SYNCFS, 0, this.#fd, null, 0, 0, 0)
+    return outcome === DONE ? this.flush() : outcome
   }
 
   probe(): Outcome {

@@ -6,6 +6,7 @@ import {
   NBD_REPLY_TYPE_BLOCK_STATUS,
   NBD_REPLY_TYPE_BLOCK_STATUS_EXT,
   NBD_REPLY_TYPE_ERROR_OFFSET,
+  NBD_REPLY_TYPE_NONE,
   NBD_REPLY_TYPE_OFFSET_DATA,
   NBD_REPLY_TYPE_OFFSET_HOLE,
 } from './constants.js'
@@ -53,6 +54,8 @@ export interface Pending {
   readonly type: number
   readonly offset: number
   readonly data: Uint8Array
+  /** What chunks have brought so far: pairs (start, end) within `data`. */
+  readonly covered: [number, number][]
   readonly status: Map<number, BlockDescriptor[]>
   failure: RequestError | undefined
   settle(answer: Answer): void
@@ -76,14 +79,27 @@ export function takeChunk(header: ReplyHeader, payload: Uint8Array, pending: Pen
     pending.status.set(view.getUint32(0), decodeDescriptors(view, 4, 8))
   } else if (header.type === NBD_REPLY_TYPE_BLOCK_STATUS_EXT) {
     pending.status.set(view.getUint32(0), decodeDescriptors(view, 8, 16))
+  } else if (header.type !== NBD_REPLY_TYPE_NONE) {
+    throw new ProtocolError('bad-reply', `a chunk of the unknown type ${header.type}`)
   }
 }
 
-/** Where a chunk's data belongs in the buffer of its READ. */
+/** Where a chunk's data belongs in the buffer of its READ, which it is the first to fill. */
 function placeOf(pending: Pending, offset: number, length: number): number {
   const at = offset - pending.offset
-  if (at >= 0 && at + length <= pending.data.length) return at
+  const overlaps = pending.covered.some(([start, end]) => at < end && start < at + length)
+  if (at >= 0 && at + length <= pending.data.length && !overlaps) {
+    pending.covered.push([at, at + length])
+    return at
+  }
   throw new ProtocolError('bad-reply', `a chunk at ${offset} lies outside of the read at ${pending.offset}`)
+}
+
+/** A READ that ends with success has brought every byte, or the server invents some. @throws ProtocolError */
+export function checkCovered(pending: Pending): void {
+  const bytes = pending.covered.reduce((sum, [start, end]) => sum + end - start, 0)
+  if (bytes === pending.data.length) return
+  throw new ProtocolError('bad-reply', `a read of ${pending.data.length} bytes ended with ${bytes} of them`)
 }
 
 function decodeDescriptors(view: DataView, start: number, bytes: number): BlockDescriptor[] {

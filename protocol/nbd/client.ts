@@ -2,7 +2,14 @@
 // programs speak through it. Several requests may be in flight at once; each settles by its own cookie.
 import { concatenate, viewOf } from './bytes.js'
 import { ClientHandshake, type Negotiation, type NegotiationWishes } from './client-handshake.js'
-import { type Answer, type BlockDescriptor, type Pending, RequestError, takeChunk } from './client-replies.js'
+import {
+  type Answer,
+  type BlockDescriptor,
+  checkCovered,
+  type Pending,
+  RequestError,
+  takeChunk,
+} from './client-replies.js'
 import type { ByteReader, ByteStream } from './client-stream.js'
 import {
   NBD_CMD_BLOCK_STATUS,
@@ -86,9 +93,10 @@ export class Client {
   ): Promise<Answer> {
     if (this.#lost !== undefined) return Promise.reject(this.#lost)
     const cookie = this.#nextCookie++
-    const data = new Uint8Array(type === NBD_CMD_READ ? length : 0)
     return new Promise<Answer>((settle, fail) => {
-      this.#pending.set(cookie, { command, type, offset, data, status: new Map(), failure: undefined, settle, fail })
+      const data = new Uint8Array(type === NBD_CMD_READ ? length : 0)
+      const state = { command, type, offset, data, covered: [], status: new Map(), failure: undefined }
+      this.#pending.set(cookie, { ...state, settle, fail })
       this.#send(cookie, type, flags, offset, length, payload)
     })
   }
@@ -144,6 +152,7 @@ export class Client {
     if (header.style === 'simple') await this.#takeSimple(header, pending)
     else takeChunk(header, await this.#reader.mustTake(header.length), pending)
     if ((header.flags & NBD_REPLY_FLAG_DONE) === 0) return
+    if (header.style !== 'simple' && pending.failure === undefined) checkCovered(pending)
     this.#pending.delete(header.cookieLow)
     if (pending.failure === undefined) pending.settle(pending)
     else pending.fail(pending.failure)

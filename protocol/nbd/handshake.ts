@@ -9,6 +9,7 @@ import {
   NBD_FLAG_NO_ZEROES,
   NBD_MAGIC,
   NBD_OPT_EXPORT_NAME,
+  NBD_REP_ERR_TLS_REQD,
   NBD_REP_ERR_TOO_BIG,
   NBD_REP_ERR_UNSUP,
   optionName,
@@ -143,9 +144,15 @@ export class Handshake {
     }
     this.#option = view.getUint32(8)
     const length = view.getUint32(12)
-    if (!(this.#option in OPTIONS)) this.#refuse(NBD_REP_ERR_UNSUP, `${optionName(this.#option)} is not known`, length)
+    if (!(this.#option in OPTIONS)) this.#refuseUnknown(length)
     else if (length > this.#limits.optionLengthMax) this.#refuseLength(length)
     else this.#expect('optionData', length)
+  }
+
+  #refuseUnknown(length: number): void {
+    const inTheClear = this.#host.tls === 'require' && !this.#negotiated.secure
+    if (inTheClear) this.#refuse(NBD_REP_ERR_TLS_REQD, 'this server talks of nothing before NBD_OPT_STARTTLS', length)
+    else this.#refuse(NBD_REP_ERR_UNSUP, `${optionName(this.#option)} is not known`, length)
   }
 
   #refuseLength(length: number): void {

@@ -24,8 +24,15 @@ export interface Request {
   payloadLength: number
 }
 
-export function emptyRequest(): Request {
-  return { type: 0, flags: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0, payloadLength: 0 }
+/** A request as it came, with the offset's own bits: an extended reply repeats them, however large they are. */
+export interface DecodedRequest extends Request {
+  offsetHigh: number
+  offsetLow: number
+}
+
+export function emptyRequest(): DecodedRequest {
+  const fields = { type: 0, flags: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0, payloadLength: 0 }
+  return { ...fields, offsetHigh: 0, offsetLow: 0 }
 }
 
 /** Bytes of the header that this connection's requests carry. */
@@ -64,13 +71,15 @@ function badMagic(found: number, wanted: number): ProtocolError {
  * The caller has at least `requestHeaderBytes(extended)` bytes there. Source: "Request message".
  * @throws ProtocolError 'bad-request-magic'
  */
-export function decodeRequest(view: DataView, at: number, extended: boolean, into: Request): Request {
+export function decodeRequest(view: DataView, at: number, extended: boolean, into: DecodedRequest): DecodedRequest {
   into.payloadLength = extended ? extendedPayload(view, at) : compactPayload(view, at)
   into.flags = view.getUint16(at + 4)
   into.type = view.getUint16(at + 6)
   into.cookieHigh = view.getUint32(at + 8)
   into.cookieLow = view.getUint32(at + 12)
   into.offset = getUint64(view, at + 16)
+  into.offsetHigh = view.getUint32(at + 16)
+  into.offsetLow = view.getUint32(at + 20)
   into.length = extended ? getUint64(view, at + 24) : view.getUint32(at + 24)
   return into
 }

@@ -30,6 +30,11 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
     describe: 'where candor keeps what must outlive it; none does without',
     defaultDescription: defaultStateDirectory(),
   },
+  'suspect-reads': {
+    choices: ['refuse', 'allow'],
+    describe: 'reads of bytes that a failed sync may have lost: EIO, or whatever is there',
+    defaultDescription: 'refuse',
+  },
   'log-level': {
     choices: ['debug', 'info', 'warn', 'error'],
     describe: 'the least that is logged',

@@ -7,13 +7,13 @@ import type { ExportState } from '../observe/counters.js'
 import { PageMarks } from './page-marks.js'
 import { type Range, RangeSet } from './range-set.js'
 
-/** Where what must outlive the server is kept; every call returns when it is on stable storage. */
+/** Where what must outlive the server is kept. */
 export interface DurableRecord {
-  /** Called before a range's first change since the last sync. */
-  touched(offset: number, length: number): void
-  /** Everything that was touched is on stable storage, but for what `still` marks. */
-  synced(still: Iterable<Range>): void
-  /** The state and the suspect ranges as they are now. */
+  /** Called before a range is changed; false when that could not be noted. */
+  touched(offset: number, length: number): boolean
+  /** Everything that was touched is on stable storage, but for what `still` marks; false as above. */
+  synced(still: Iterable<Range>): boolean
+  /** The state and the suspect ranges as they are now; settles when they are on stable storage. */
   store(state: ExportState, errno: number, suspect: Iterable<Range>): Promise<Outcome>
 }
 
@@ -49,6 +49,7 @@ export class Durability {
   #next: Promise<Outcome> | undefined
   #state: ExportState = 'ok'
   #failure: Outcome = DONE
+  #unrecorded = false
   /** Grows whenever bytes become suspect: a change that began before says nothing about them. */
   #epoch = 0
   /** Suspect bytes were written again since the record was stored; it may drop them after the next good sync. */
@@ -75,9 +76,20 @@ export class Durability {
     return this.#stored
   }
 
+  /** The record cannot be kept: then no command may be answered with success any more. */
+  get unrecorded(): boolean {
+    return this.#unrecorded
+  }
+
+  #noted(kept: boolean): void {
+    if (kept || this.#unrecorded) return
+    this.#unrecorded = true
+    this.#worsen('degraded', EIO | SYNC_FAILED, 'its record in the state directory cannot be written')
+  }
+
   /** A change that is done in this turn is about to be submitted. */
   mark(offset: number, length: number): void {
-    this.#record?.touched(offset, length)
+    if (this.#record !== undefined && !this.#record.touched(offset, length)) this.#noted(false)
     this.#unflushed.mark(offset, length)
   }
 
@@ -140,7 +152,7 @@ export class Durability {
     this.#rewritten = false
     this.#running = this.#backend.flush().then((outcome) => {
       const told = this.judge(outcome)
-      if (told === DONE) this.#record?.synced(this.#unflushed.ranges(this.#backend.size))
+      if (told === DONE) this.#noted(this.#record?.synced(this.#unflushed.ranges(this.#backend.size)) ?? true)
       if (told === DONE && suspect !== undefined) this.#store(suspect)
       this.#syncing = undefined
       this.#running = undefined
@@ -195,6 +207,7 @@ export class Durability {
   #store(suspect: Iterable<Range> = this.suspect): void {
     if (this.#record === undefined) return
     this.#stored = this.#record.store(this.#state, errnoOf(this.#failure), suspect)
+    this.#stored.then((outcome) => this.#noted(outcome === DONE))
   }
 
   /** What an earlier server knew, before the first client comes. */

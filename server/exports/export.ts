@@ -23,6 +23,7 @@ import {
   exportCounters,
   STATE_AT,
   SUSPECT_BYTES_AT,
+  UNCLEAN_AT,
 } from '../observe/counters.js'
 import { Access } from './access.js'
 import { Durability, type DurableRecord } from './durability.js'
@@ -82,6 +83,14 @@ export class Export {
       changed: () => this.#publish(),
       worsened: (state, reason) => this.#witness.stateChanged(this.name, state, reason),
     })
+  }
+
+  /** The image was synced when all was said and done. */
+  wasSynced = false
+
+  /** The last server of the image did not end as it should. */
+  endedUncleanly(): void {
+    this.counters[UNCLEAN_AT] = 1
   }
 
   #publish(): void {

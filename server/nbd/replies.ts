@@ -1,6 +1,7 @@
 // The form of every answer in transmission, by the reply style that the handshake settled on.
 import {
   chunkHeaderBytes,
+  type DecodedRequest,
   encodeChunk,
   encodeErrorChunk,
   encodeSimpleReply,
@@ -15,6 +16,7 @@ import {
   OFFSET_BYTES,
   type ReplyStyle,
   type Request,
+  SATURATED,
   SIMPLE_REPLY_BYTES,
   setUint64,
   viewOf,
@@ -36,11 +38,14 @@ export function replyDone(batch: ReplyBatch, style: ReplyStyle, request: Request
   batch.commit(encodeChunk(batch.view, at, style, request, request.offset, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, 0))
 }
 
+/** Where an extended chunk repeats the request's offset. */
+const EXTENDED_OFFSET_AT = 16
+
 /** An error. `text` and the first failed byte reach clients that negotiated structured replies. */
 export function replyError(
   batch: ReplyBatch,
   style: ReplyStyle,
-  request: Request,
+  request: DecodedRequest,
   error: number,
   text: string,
   errorOffset?: number,
@@ -53,6 +58,11 @@ export function replyError(
   const message = errorMessage(text)
   const at = batch.reserve(errorChunkBytes(message))
   batch.commit(encodeErrorChunk(batch.view, at, style, request, error, message, errorOffset))
+  if (style === 'extended' && request.offset === SATURATED) {
+    // An offset that no number holds was refused, and is repeated to the letter all the same.
+    batch.view.setUint32(at + EXTENDED_OFFSET_AT, request.offsetHigh)
+    batch.view.setUint32(at + EXTENDED_OFFSET_AT + 4, request.offsetLow)
+  }
 }
 
 /** Bytes in front of a READ's data. */

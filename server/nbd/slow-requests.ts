@@ -2,6 +2,7 @@
 // backend's word; changes that overlap go in order of arrival, whichever connection they came on.
 
 import {
+  type DecodedRequest,
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
   NBD_CMD_FLAG_DF,
@@ -12,7 +13,6 @@ import {
   NBD_CMD_READ,
   NBD_CMD_TRIM,
   NBD_CMD_WRITE,
-  type Request,
   viewOf,
 } from 'nbd-protocol'
 import { DONE, EIO, type Outcome, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
@@ -24,10 +24,10 @@ import { changesImage } from './validation.js'
 
 /** Where the answers go: the transmission that the requests came from. */
 export interface SlowAnswers {
-  done(request: Request): void
+  done(request: DecodedRequest): void
   /** A whole reply with data, in buffers that are given away. */
   data(parts: readonly Uint8Array[]): void
-  failed(request: Request, outcome: Outcome): void
+  failed(request: DecodedRequest, outcome: Outcome): void
   /** A request has left; the connection may go on reading. */
   settled(): void
 }
@@ -74,7 +74,7 @@ export class SlowRequests {
   }
 
   /** Takes a request on. `payload` is owned from here; the request is copied. */
-  start(request: Request, payload: Uint8Array = NOTHING): void {
+  start(request: DecodedRequest, payload: Uint8Array = NOTHING): void {
     const own = { ...request }
     const bytes = payload.length + (own.type === NBD_CMD_READ ? own.length : 0)
     this.#count += 1
@@ -88,7 +88,7 @@ export class SlowRequests {
     })
   }
 
-  async #run(request: Request, payload: Uint8Array): Promise<void> {
+  async #run(request: DecodedRequest, payload: Uint8Array): Promise<void> {
     if (request.type === NBD_CMD_READ) return this.#read(request)
     if (request.type === NBD_CMD_BLOCK_STATUS) return this.#blockStatus(request, payload)
     const outcome = changesImage(request.type) ? await this.#change(request, payload) : await this.#other(request)
@@ -97,7 +97,7 @@ export class SlowRequests {
     else this.#answers.failed(request, outcome)
   }
 
-  async #read(request: Request): Promise<void> {
+  async #read(request: DecodedRequest): Promise<void> {
     const reply = this.#tellsHoles(request) ? await this.#readSparse(request) : await this.#readPlain(request)
     if (this.#lost) return
     // Write-back may have failed, and these bytes have become suspect, before or while they were read.
@@ -110,11 +110,11 @@ export class SlowRequests {
     this.#answers.data(reply)
   }
 
-  #tellsHoles({ flags, length }: Request): boolean {
+  #tellsHoles({ flags, length }: DecodedRequest): boolean {
     return this.#status.style !== 'simple' && (flags & NBD_CMD_FLAG_DF) === 0 && length >= HOLE_BYTES_MIN
   }
 
-  async #readPlain(request: Request): Promise<Uint8Array[] | Outcome> {
+  async #readPlain(request: DecodedRequest): Promise<Uint8Array[] | Outcome> {
     const start = readHeaderBytes(this.#status.style)
     const reply = Buffer.allocUnsafeSlow(start + request.length)
     const outcome = await this.#export.backend.read(reply, start, request.length, request.offset)
@@ -123,7 +123,7 @@ export class SlowRequests {
     return [reply]
   }
 
-  async #readSparse(request: Request): Promise<Uint8Array[] | Outcome> {
+  async #readSparse(request: DecodedRequest): Promise<Uint8Array[] | Outcome> {
     const { style } = this.#status
     const headroom = readHeaderBytes(style)
     const read = await this.#export.backend.readSparse(headroom, request.length, request.offset)
@@ -135,7 +135,7 @@ export class SlowRequests {
     return [read.buffer.subarray(at, read.start + request.length)]
   }
 
-  async #blockStatus(request: Request, payload: Uint8Array): Promise<void> {
+  async #blockStatus(request: DecodedRequest, payload: Uint8Array): Promise<void> {
     const reply = await this.#status.answer(request, payload)
     if (this.#lost) return
     if (typeof reply === 'number') this.#answers.failed(request, reply)
@@ -143,7 +143,7 @@ export class SlowRequests {
   }
 
   /** undefined: dropped with its connection, before the kernel had it. */
-  async #change(request: Request, payload: Uint8Array): Promise<Outcome | undefined> {
+  async #change(request: DecodedRequest, payload: Uint8Array): Promise<Outcome | undefined> {
     const { order } = this.#export
     const turn = order.enter(request.offset, request.length)
     try {
@@ -158,7 +158,7 @@ export class SlowRequests {
     }
   }
 
-  async #changeNow(request: Request, payload: Uint8Array): Promise<Outcome> {
+  async #changeNow(request: DecodedRequest, payload: Uint8Array): Promise<Outcome> {
     const { type, offset, length } = request
     const durable = (request.flags & NBD_CMD_FLAG_FUA) !== 0
     const served = this.#export
@@ -178,7 +178,7 @@ export class SlowRequests {
     return told
   }
 
-  #submit({ type, offset, length, flags }: Request, payload: Uint8Array, durable: boolean): Promise<Outcome> {
+  #submit({ type, offset, length, flags }: DecodedRequest, payload: Uint8Array, durable: boolean): Promise<Outcome> {
     const { backend } = this.#export
     if (type === NBD_CMD_WRITE) return backend.write(payload, 0, length, offset, durable)
     if (type === NBD_CMD_TRIM) return backend.trim(offset, length, durable)
@@ -187,7 +187,7 @@ export class SlowRequests {
     return backend.zero(offset, length, punch | fast, durable)
   }
 
-  #other({ type, offset, length }: Request): Promise<Outcome> {
+  #other({ type, offset, length }: DecodedRequest): Promise<Outcome> {
     if (type === NBD_CMD_FLUSH) return this.#export.flush()
     if (type === NBD_CMD_CACHE) return this.#export.backend.cache(offset, length)
     throw new TypeError(`validation let command ${type} through`)

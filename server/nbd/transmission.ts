@@ -4,6 +4,7 @@
 import {
   commandIndex,
   commandName,
+  type DecodedRequest,
   decodeRequest,
   emptyRequest,
   errorName,
@@ -17,7 +18,6 @@ import {
   NBD_ESHUTDOWN,
   NBD_SUCCESS,
   type ReplyStyle,
-  type Request,
   requestHeaderBytes,
 } from 'nbd-protocol'
 import { DONE, EIO, errnoName, errnoOf, type Outcome, WOULD_BLOCK } from '../../backends/index.js'
@@ -143,13 +143,13 @@ export class Transmission implements SlowAnswers {
   }
 
   /** Answers a request whose payload was too large to be kept, and was thrown away as it came. */
-  refuseOversize(request: Request): void {
+  refuseOversize(request: DecodedRequest): void {
     count(this.#export.counters, REQUESTS_AT + commandIndex(request.type))
     this.#refuse(request, NBD_EINVAL)
     this.#batch.flush()
   }
 
-  #take(request: Request, bytes: Uint8Array, at: number): void {
+  #take(request: DecodedRequest, bytes: Uint8Array, at: number): void {
     if (request.type === NBD_CMD_DISC) {
       this.disconnected = true
       return
@@ -157,6 +157,7 @@ export class Transmission implements SlowAnswers {
     count(this.#export.counters, REQUESTS_AT + commandIndex(request.type))
     const refusal = this.#draining ? NBD_ESHUTDOWN : validate(request, this.#terms)
     if (refusal !== NBD_SUCCESS) this.#refuse(request, refusal)
+    else if (this.#export.durability.unrecorded) this.failed(request, EIO)
     else if (request.length === 0 && (request.type === NBD_CMD_READ || changesImage(request.type))) this.done(request)
     else if (request.type === NBD_CMD_READ) this.#read(request)
     else if (request.type === NBD_CMD_WRITE) this.#write(request, bytes, at)
@@ -164,7 +165,7 @@ export class Transmission implements SlowAnswers {
     else this.#slow.start(request)
   }
 
-  #read(request: Request): void {
+  #read(request: DecodedRequest): void {
     const { backend, counters } = this.#export
     const { offset, length } = request
     if (this.#export.firstSuspect(offset, length) !== undefined) return this.failed(request, EIO)
@@ -178,7 +179,7 @@ export class Transmission implements SlowAnswers {
     count(counters, READ_BYTES_AT, length)
   }
 
-  #write(request: Request, bytes: Uint8Array, at: number): void {
+  #write(request: DecodedRequest, bytes: Uint8Array, at: number): void {
     const served = this.#export
     const { offset, length } = request
     if ((request.flags & NBD_CMD_FLAG_FUA) !== 0) return this.#writeLater(request, bytes, at)
@@ -197,18 +198,18 @@ export class Transmission implements SlowAnswers {
     this.done(request)
   }
 
-  #writeLater(request: Request, bytes: Uint8Array, at: number): void {
+  #writeLater(request: DecodedRequest, bytes: Uint8Array, at: number): void {
     const ownedPayload = copyOf(bytes, at, request.length)
     this.#slow.start(request, ownedPayload)
   }
 
-  #blockStatus(request: Request, ownedFilter: Uint8Array): void {
+  #blockStatus(request: DecodedRequest, ownedFilter: Uint8Array): void {
     if (this.#status.question(request, ownedFilter) === undefined) return this.#refuse(request, NBD_EINVAL)
     this.#slow.start(request, ownedFilter)
   }
 
   /** The request's own fault, or the server's leaving: the image was not asked. */
-  #refuse(request: Request, error: number): void {
+  #refuse(request: DecodedRequest, error: number): void {
     this.#export.failed(request.type, error, request.offset, request.length)
     const text = `${commandName(request.type)} at ${request.offset} for ${request.length} bytes was refused: ${errorName(error)}`
     replyError(this.#batch, this.#style, request, error, text)
@@ -216,7 +217,7 @@ export class Transmission implements SlowAnswers {
 
   // What follows is also how SlowRequests answers; outside of a serving turn the batch has to be sent.
 
-  done(request: Request): void {
+  done(request: DecodedRequest): void {
     replyDone(this.#batch, this.#style, request)
     if (!this.#serving) this.#batch.flushSoon()
   }
@@ -225,7 +226,7 @@ export class Transmission implements SlowAnswers {
     this.#batch.send(parts)
   }
 
-  failed(request: Request, outcome: Outcome): void {
+  failed(request: DecodedRequest, outcome: Outcome): void {
     const { type, offset, length } = request
     this.#export.failed(type, outcome, offset, length)
     const suspect = type === NBD_CMD_READ ? this.#export.firstSuspect(offset, length) : undefined

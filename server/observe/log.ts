@@ -10,6 +10,7 @@ import type { ExportWitness } from '../exports/export.js'
 const SUMMARY_MS = 10_000
 /** Kinds of repeated events that are told apart at once; more share one line. */
 const KINDS_MAX = 256
+const FURTHER_KINDS = 'events of further kinds'
 
 /** Bytes of lines that wait for a slow reader of stderr; what comes when it is full is lost, not waited for. */
 const BACKLOG_BYTES_MAX = 1 << 20
@@ -51,7 +52,7 @@ export class Log implements ExportWitness {
   limited(kind: string, details: object): void {
     const known = this.#repeated.get(kind)
     if (known !== undefined) known.count += 1
-    else if (this.#repeated.size >= KINDS_MAX) this.limited('events of further kinds', {})
+    else if (this.#repeated.size >= KINDS_MAX && kind !== FURTHER_KINDS) this.limited(FURTHER_KINDS, {})
     else {
       this.#repeated.set(kind, { count: 0, details })
       this.#logger.warn(details, kind)

@@ -21,6 +21,7 @@ import {
   REQUESTS_AT,
   STATE_AT,
   SUSPECT_BYTES_AT,
+  UNCLEAN_AT,
   WRITTEN_BYTES_AT,
 } from './counters.js'
 
@@ -141,6 +142,12 @@ const FAMILIES: readonly Family[] = [
     help: 'Bytes that may have been lost and read as errors until they are written again.',
     type: 'gauge',
     collect: (observed) => perExport(observed, SUSPECT_BYTES_AT),
+  },
+  {
+    name: 'candor_export_unclean_end',
+    help: '1 when the last server of the image, or its host, went down while it was served.',
+    type: 'gauge',
+    collect: (observed) => perExport(observed, UNCLEAN_AT),
   },
   {
     name: 'candor_export_state',

@@ -1,7 +1,7 @@
 // The folder in which candor keeps what must outlive it. One server at a time: the folder is locked while it is used.
 import { closeSync, existsSync, mkdirSync, openSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { lockFile, OpenError } from '../backends/index.js'
+import { lockFile, OpenError } from '../../backends/index.js'
 
 /** Makes a folder with its parents. mkdir(2)'s ENOENT below /proc is for ever, which a recursive mkdirSync never learns. */
 function makeFolder(path: string): void {

@@ -1,0 +1,85 @@
+// From a line of configuration to an export that may be served: the image is opened, and what an earlier server knew of
+// it is put in force before the first client is let in.
+import { type Backend, DONE, errnoName, errnoOf, OpenError, openBackend } from '../../backends/index.js'
+import type { ExportConfig } from '../config.js'
+import type { Log } from '../observe/log.js'
+import { bootId, type Found, type ImageRecord, openRecord, readRecord, recordPath } from '../state/image-record.js'
+import { Access } from './access.js'
+import { Export } from './export.js'
+
+export interface OpenedExport {
+  readonly entry: Export
+  /** Gives record, locks and descriptors back. The image was synced before, or it is an unclean end. */
+  readonly close: () => Promise<void>
+}
+
+/** @throws OpenError with one sentence for the operator */
+export async function openExport(
+  config: ExportConfig,
+  stateDirectory: string | undefined,
+  log: Log,
+): Promise<OpenedExport> {
+  const { name, path, readOnly, create, access, readsSuspects } = config
+  const backend = await openBackend('sparse-file', { path, readOnly, create })
+  try {
+    for (const warning of backend.warnings) log.warn({ export: name, path }, warning)
+    const { record, found } = recordOf(config, backend, stateDirectory)
+    const options = { name, backend, access: new Access(access), witness: log, record, readsSuspects }
+    const entry = new Export(options)
+    if (found !== undefined) await putInForce(entry, found, log)
+    if (stateDirectory === undefined && !readOnly) {
+      log.warn({ export: name }, 'without a state directory, what a failed sync made suspect is forgotten at the end')
+    }
+    await record?.opened()
+    return { entry, close: () => close(entry, record) }
+  } catch (error) {
+    await backend.close()
+    throw error
+  }
+}
+
+async function close(entry: Export, record: ImageRecord | undefined): Promise<void> {
+  await record?.closed(entry.wasSynced)
+  await entry.backend.close()
+}
+
+function recordOf(
+  { path, readOnly }: ExportConfig,
+  { identity, size }: Backend,
+  stateDirectory: string | undefined,
+): { record?: ImageRecord; found?: Found } {
+  if (stateDirectory === undefined || identity === undefined) return {}
+  const image = { identity, path, size }
+  const file = recordPath(stateDirectory, image)
+  try {
+    return readOnly ? { found: readRecord(file, size) } : openRecord(file, image)
+  } catch (error) {
+    throw new OpenError(
+      `the record of ${path} cannot be kept in ${stateDirectory} (${(error as Error).message}): ` +
+        'make room there, or choose another folder with --state-dir',
+    )
+  }
+}
+
+async function putInForce(entry: Export, found: Found, log: Log): Promise<void> {
+  const { stored, damaged, shadow } = found
+  const about = { export: entry.name }
+  if (stored !== undefined) {
+    const suspect = stored.suspect.map(([start, end]) => ({ start, end }))
+    entry.durability.restore(stored.state, stored.errno, suspect)
+    if (suspect.length > 0) log.warn({ ...about, ranges: suspect.length }, 'bytes are suspect since an earlier failure')
+  }
+  if (damaged) log.warn(about, 'the record of this image is damaged; it was set aside as .damaged')
+  if (entry.readOnly || !(damaged || stored?.dirty)) return
+  const crashed = stored !== undefined && stored.bootId !== bootId()
+  const why = crashed ? 'the host went down while it was served' : 'the last server of it was killed'
+  log.warn({ ...about, crashed }, `unclean end of export ${entry.name}: ${why}`)
+  entry.endedUncleanly()
+  const outcome = await entry.backend.settle()
+  if (outcome === DONE) return
+  log.error({ ...about, errno: errnoName(errnoOf(outcome)) }, 'what the last server left unsynced may be lost')
+  for (const { start, end } of shadow) {
+    entry.durability.missing(start, end, 'the last server was killed, and what it left unsynced failed to sync')
+  }
+  if (shadow.length === 0) entry.durability.judge(outcome)
+}

@@ -1,0 +1,173 @@
+// What candor knows of an image beyond its own life: state, suspect ranges, and the shadow of what is unflushed. Law:
+// the file has its full size from the start and is overwritten in place, since a full disk is just when it is needed.
+import {
+  closeSync,
+  existsSync,
+  fdatasync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  write,
+  writeSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+import { DONE, EIO, type Outcome } from '../../backends/index.js'
+import type { DurableRecord } from '../exports/durability.js'
+import type { Range } from '../exports/range-set.js'
+import type { ExportState } from '../observe/counters.js'
+import {
+  formatSlot,
+  newestSlot,
+  pairsThatFit,
+  SHADOW_AT,
+  SHADOW_STEP,
+  SLOT_BYTES,
+  type Stored,
+  shadowBytes,
+  shadowRanges,
+} from './record-format.js'
+
+const writeLater = promisify(write)
+const syncLater = promisify(fdatasync)
+
+/** The image that a record speaks of. */
+export interface RecordedImage {
+  /** Inode and birth time, whatever the image is called. */
+  readonly identity: string
+  readonly path: string
+  readonly size: number
+}
+
+/** What an earlier server left behind. */
+export interface Found {
+  /** undefined: the image was never served from this state directory, or its record is damaged. */
+  readonly stored: Stored | undefined
+  readonly damaged: boolean
+  /** What may have been unflushed when the last server ended. */
+  readonly shadow: readonly Range[]
+}
+
+export function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+}
+
+export function recordPath(stateDirectory: string, { identity }: RecordedImage): string {
+  return join(stateDirectory, `image-${identity}`)
+}
+
+/** Reads what is known of an image, and changes nothing. */
+export function readRecord(path: string, size: number): Found & { readonly bytes: Buffer | undefined } {
+  if (!existsSync(path)) return { stored: undefined, damaged: false, shadow: [], bytes: undefined }
+  const bytes = readFileSync(path)
+  const stored = newestSlot(bytes)
+  const shadow = Buffer.alloc(shadowBytes(size))
+  // A record that was cut short says nothing of the rest: then all of it may have been unflushed.
+  if (stored === undefined) shadow.fill(0xff)
+  bytes.subarray(SHADOW_AT).copy(shadow)
+  return { stored, damaged: stored === undefined, shadow: [...shadowRanges(shadow, size)], bytes }
+}
+
+/** Opens or makes the record of an image that is to be written to; a damaged one is set aside. @throws as open(2) does */
+export function openRecord(path: string, image: RecordedImage): { record: ImageRecord; found: Found } {
+  const found = readRecord(path, image.size)
+  if (found.damaged) renameSync(path, `${path}.damaged`)
+  const isNew = found.damaged || found.bytes === undefined
+  const fd = openSync(path, isNew ? 'wx+' : 'r+', 0o600)
+  return { record: new ImageRecord(fd, image, found, dirname(path)), found }
+}
+
+export class ImageRecord implements DurableRecord {
+  readonly #fd: number
+  readonly #shadow: Buffer
+  #stored: Stored
+  #last: Promise<Outcome> = Promise.resolve(DONE)
+
+  constructor(fd: number, image: RecordedImage, found: Found, directory: string) {
+    this.#fd = fd
+    this.#shadow = Buffer.alloc(shadowBytes(image.size))
+    const { path, size } = image
+    const fresh = { seq: 0, dirty: false, state: 'ok' as const, errno: 0, suspect: [] }
+    this.#stored = { ...fresh, ...found.stored, path, size, bootId: bootId() }
+    for (const range of found.shadow) this.#set(range.start, range.end - range.start)
+    this.#writeAll(directory)
+  }
+
+  /** Everything at its full size, and its name, on stable storage. */
+  #writeAll(directory: string): void {
+    const slot = formatSlot(this.#stored)
+    writeSync(this.#fd, Buffer.concat([slot, slot, this.#shadow]), 0, undefined, 0)
+    fsyncSync(this.#fd)
+    const folder = openSync(directory, 'r')
+    fsyncSync(folder)
+    closeSync(folder)
+  }
+
+  #set(offset: number, length: number): boolean {
+    let changed = false
+    for (let step = Math.floor(offset / SHADOW_STEP); step * SHADOW_STEP < offset + length; step++) {
+      const before = this.#shadow[step >>> 3] ?? 0
+      const after = before | (1 << (step & 7))
+      if (after === before) continue
+      this.#shadow[step >>> 3] = after
+      changed = true
+    }
+    return changed
+  }
+
+  touched(offset: number, length: number): boolean {
+    if (!this.#set(offset, length)) return true
+    const first = Math.floor(offset / SHADOW_STEP) >>> 3
+    const last = Math.floor((offset + length - 1) / SHADOW_STEP) >>> 3
+    return this.#writeShadow(first, last)
+  }
+
+  synced(still: Iterable<Range>): boolean {
+    this.#shadow.fill(0)
+    for (const { start, end } of still) this.#set(start, end - start)
+    return this.#shadow.length === 0 || this.#writeShadow(0, this.#shadow.length - 1)
+  }
+
+  // The page cache outlives this process, and a crash of the host is told by the dirty mark: no sync is needed here.
+  #writeShadow(first: number, last: number): boolean {
+    try {
+      writeSync(this.#fd, this.#shadow, first, last - first + 1, SHADOW_AT + first)
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  store(state: ExportState, errno: number, suspect: Iterable<Range>): Promise<Outcome> {
+    return this.#write({ state, errno, suspect: pairsThatFit(suspect) })
+  }
+
+  /** From here on an end without `closed` is an unclean one. */
+  opened(): Promise<Outcome> {
+    return this.#write({ dirty: true })
+  }
+
+  /** The image was synced, and nothing is written to it any more. */
+  async closed(clean: boolean): Promise<void> {
+    if (clean) await this.#write({ dirty: false })
+    await this.#last
+    closeSync(this.#fd)
+  }
+
+  #write(change: Partial<Stored>): Promise<Outcome> {
+    this.#stored = { ...this.#stored, ...change, seq: this.#stored.seq + 1 }
+    const slot = formatSlot(this.#stored)
+    const at = (this.#stored.seq % 2) * SLOT_BYTES
+    this.#last = this.#last.then(async () => {
+      try {
+        await writeLater(this.#fd, slot, 0, slot.length, at)
+        await syncLater(this.#fd)
+        return DONE
+      } catch (error) {
+        return -((error as NodeJS.ErrnoException).errno ?? -EIO)
+      }
+    })
+    return this.#last
+  }
+}

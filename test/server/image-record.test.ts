@@ -1,0 +1,131 @@
+// What outlives the server: records are found again, survive damage, and never tell less than what may be lost.
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, describe, test } from 'node:test'
+import { type ImageRecord, openRecord, readRecord } from '../../server/state/image-record.js'
+import { SLOT_BYTES } from '../../server/state/record-format.js'
+import { temporaryFolder } from '../support/candor.js'
+
+const MIB = 1 << 20
+const folder = temporaryFolder()
+after(() => folder.remove())
+let records = 0
+
+function newPath(): string {
+  return join(folder.path, `record-${records++}`)
+}
+
+const image = { identity: '1-2', path: '/images/disk.img', size: 40 * MIB + 5 }
+
+function open(path: string): { record: ImageRecord; found: ReturnType<typeof openRecord>['found'] } {
+  return openRecord(path, image)
+}
+
+describe('the record of an image', () => {
+  test('has its full size from the start, and never changes it', async () => {
+    const path = newPath()
+    const { record } = open(path)
+    const size = readFileSync(path).length
+    record.touched(0, image.size)
+    await record.store('degraded', 5, [{ start: 0, end: image.size }])
+    assert.equal(readFileSync(path).length, size)
+    await record.closed(true)
+  })
+
+  test('tells the next server the state, the errno and the suspect ranges', async () => {
+    const path = newPath()
+    const { record } = open(path)
+    await record.opened()
+    await record.store('degraded', 28, [
+      { start: 4096, end: 8192 },
+      { start: MIB, end: 3 * MIB },
+    ])
+    await record.closed(true)
+    const { found } = open(path)
+    assert.deepEqual(
+      [found.stored?.state, found.stored?.errno, found.stored?.dirty, found.stored?.suspect],
+      [
+        'degraded',
+        28,
+        false,
+        [
+          [4096, 8192],
+          [MIB, 3 * MIB],
+        ],
+      ],
+    )
+  })
+
+  test('is dirty until it is closed clean, and its shadow tells what was not synced', async () => {
+    const path = newPath()
+    const { record } = open(path)
+    await record.opened()
+    record.touched(5 * MIB + 1, 2)
+    record.touched(image.size - 1, 1)
+    record.touched(9 * MIB - 1, 2)
+    const killed = readRecord(path, image.size)
+    assert.equal(killed.stored?.dirty, true)
+    assert.deepEqual(killed.shadow, [
+      { start: 5 * MIB, end: 6 * MIB },
+      { start: 8 * MIB, end: 9 * MIB },
+      { start: 9 * MIB, end: 10 * MIB },
+      { start: 40 * MIB, end: image.size },
+    ])
+    record.synced([{ start: 8 * MIB, end: 8 * MIB + 1 }])
+    assert.deepEqual(readRecord(path, image.size).shadow, [{ start: 8 * MIB, end: 9 * MIB }])
+    await record.closed(false)
+    assert.equal(readRecord(path, image.size).stored?.dirty, true)
+  })
+
+  test('survives a slot that was torn while it was written: the older one counts', async () => {
+    const path = newPath()
+    const { record } = open(path)
+    await record.store('degraded', 5, [{ start: 0, end: 4096 }])
+    await record.store('detached', 5, [{ start: 0, end: 8192 }])
+    const bytes = readFileSync(path)
+    const newest = readRecord(path, image.size).stored?.seq ?? 0
+    bytes.fill(0x41, (newest % 2) * SLOT_BYTES + 20, (newest % 2) * SLOT_BYTES + 40)
+    writeFileSync(path, bytes)
+    const found = readRecord(path, image.size)
+    assert.deepEqual([found.stored?.state, found.damaged], ['degraded', false])
+    await record.closed(false)
+  })
+
+  test('that was damaged by hand is set aside, and its shadow still counts', async () => {
+    const path = newPath()
+    const { record } = open(path)
+    record.touched(3 * MIB, 1)
+    await record.closed(false)
+    const bytes = readFileSync(path)
+    bytes.fill(0x42, 0, 2 * SLOT_BYTES)
+    writeFileSync(path, bytes)
+    const { record: next, found } = open(path)
+    assert.equal(found.damaged, true)
+    assert.deepEqual(found.shadow, [{ start: 3 * MIB, end: 4 * MIB }])
+    assert.ok(existsSync(`${path}.damaged`))
+    await next.closed(true)
+  })
+
+  test('that was cut short makes all of the rest count as unsynced', () => {
+    const path = newPath()
+    open(path)
+    truncateSync(path, 100)
+    const found = readRecord(path, image.size)
+    assert.equal(found.damaged, true)
+    assert.deepEqual(found.shadow.at(-1), { start: 40 * MIB, end: image.size })
+  })
+
+  test('keeps 100,000 suspect ranges by making them coarser, never fewer bytes', async () => {
+    const path = newPath()
+    const { record } = open(path)
+    const ranges = Array.from({ length: 100_000 }, (_, index) => ({ start: index * 400, end: index * 400 + 100 }))
+    await record.store('degraded', 5, ranges)
+    const suspect = readRecord(path, image.size).stored?.suspect ?? []
+    assert.ok(suspect.length > 0 && suspect.length < 100_000)
+    for (const { start, end } of ranges.filter((_, index) => index % 997 === 0)) {
+      assert.ok(suspect.some(([from, to]) => from <= start && end <= to))
+    }
+    await record.closed(true)
+  })
+})
