@@ -59,7 +59,11 @@ test('a compact request reads as its bytes say, and only WRITE brings a payload'
     const other = request('simple', { type, flags: 0xffff, cookie: 2n ** 64n - 1n, offset: -1n, length: 2 ** 32 - 1 })
     const all = { type, flags: 0xffff, cookieHigh: 2 ** 32 - 1, cookieLow: 2 ** 32 - 1 }
     const wanted = { ...all, offset: LARGEST, length: 2 ** 32 - 1, payloadLength: 0 }
-    assert.deepEqual(decodeRequest(viewOf(other), 0, false, emptyRequest()), withOffsetBits(wanted))
+    assert.deepEqual(decodeRequest(viewOf(other), 0, false, emptyRequest()), {
+      ...wanted,
+      offsetHigh: 2 ** 32 - 1,
+      offsetLow: 2 ** 32 - 1,
+    })
     assert.equal(frameSize(viewOf(other), 0, false), 28)
   }
 })
