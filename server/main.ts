@@ -5,6 +5,7 @@ import { hideBin } from 'yargs/helpers'
 import { OpenError } from '../backends/index.js'
 import type { Command } from './cli/command.js'
 import { create } from './cli/create.js'
+import { ctl } from './cli/ctl.js'
 import { info } from './cli/info.js'
 import { serve } from './cli/serve.js'
 import { UsageError } from './values.js'
@@ -88,6 +89,7 @@ function parser(): Argv {
     .fail(fail)
   all = add(all, serve)
   all = add(all, create)
+  all = add(all, ctl)
   return add(all, info)
 }
 

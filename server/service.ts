@@ -2,6 +2,7 @@
 // could not be synced.
 import { DONE, errnoName, errnoOf } from '../backends/index.js'
 import type { Config, ExportConfig } from './config.js'
+import { openControl } from './control/control-server.js'
 import type { Export } from './exports/export.js'
 import { openExport } from './exports/open-export.js'
 import { ExportRegistry } from './exports/registry.js'
@@ -62,6 +63,7 @@ class Service implements RunningService {
       const { stateDirectory, listen, exports } = this.#config
       if (stateDirectory !== undefined) this.#undo.push(await takeStateDirectory(stateDirectory))
       for (const entry of exports) await this.#open(entry)
+      await this.#openControl()
       await this.#openHttp()
       for (const address of listen) this.addresses.push(await this.#nbd.listen(address))
     } catch (error) {
@@ -74,6 +76,15 @@ class Service implements RunningService {
     const { entry, close } = await openExport(config, this.#config.stateDirectory, this.#log)
     this.#undo.push(close)
     this.#registry.add(entry)
+  }
+
+  async #openControl(): Promise<void> {
+    const { stateDirectory } = this.#config
+    if (stateDirectory === undefined) return
+    const server = await openControl(stateDirectory, this.#registry)
+    this.#undo.push(() => {
+      server.close()
+    })
   }
 
   async #openHttp(): Promise<void> {

@@ -1,0 +1,85 @@
+// `candor ctl`: asks a running server, through the socket in its state directory.
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { defaultStateDirectory } from '../config.js'
+import {
+  type ControlReply,
+  type ControlRequest,
+  controlSocketPath,
+  type ExportSummary,
+} from '../control/control-server.js'
+import { UsageError } from '../values.js'
+import type { Command } from './command.js'
+import { formatBytes } from './format.js'
+
+interface CtlFlags {
+  readonly action: string
+  readonly name?: string
+  readonly json?: boolean
+  readonly 'state-dir'?: string
+}
+
+/** What can be asked, and what it takes. */
+const ACTIONS: Readonly<Record<string, { readonly takesName: boolean }>> = {
+  exports: { takesName: false },
+  resume: { takesName: true },
+  forget: { takesName: true },
+}
+
+async function ask(stateDirectory: string, request: ControlRequest): Promise<ControlReply> {
+  const path = controlSocketPath(stateDirectory)
+  const socket = connect(path)
+  let text = ''
+  socket.setEncoding('utf8').on('data', (chunk: string) => {
+    text += chunk
+  })
+  try {
+    await once(socket, 'connect')
+  } catch {
+    throw new UsageError(`no candor answers in ${stateDirectory}: is it running, and with this --state-dir?`)
+  }
+  socket.write(`${JSON.stringify(request)}\n`)
+  await once(socket, 'close')
+  if (text === '') throw new UsageError('the server ended before it answered')
+  return JSON.parse(text) as ControlReply
+}
+
+function line({ name, size, readOnly, state, suspectBytes, suspectRanges }: ExportSummary): string {
+  const access = readOnly ? 'read-only' : 'writable'
+  const suspect = suspectBytes === 0 ? '' : `, ${formatBytes(suspectBytes)} suspect in ${suspectRanges} ranges`
+  return `${name}: ${state}, ${formatBytes(size)}, ${access}${suspect}`
+}
+
+async function run({ action, name, json, 'state-dir': given }: CtlFlags): Promise<number> {
+  const rule = ACTIONS[action]
+  if (rule === undefined) throw new UsageError(`ctl knows no '${action}': it knows ${Object.keys(ACTIONS).join(', ')}`)
+  if (rule.takesName && name === undefined) throw new UsageError(`ctl ${action} needs the name of an export`)
+  const request = { command: action, ...(name === undefined ? {} : { name }) }
+  const reply = await ask(given ?? defaultStateDirectory(), request)
+  if (!reply.ok) throw new UsageError(reply.error)
+  const exports = [reply.result].flat() as ExportSummary[]
+  process.stdout.write(json ? `${JSON.stringify(reply.result, undefined, 2)}\n` : `${exports.map(line).join('\n')}\n`)
+  return 0
+}
+
+export const ctl: Command<CtlFlags> = {
+  words: 'ctl <action> [name]',
+  describe: 'ask a running server: exports, resume NAME, forget NAME',
+  flags: (yargs) =>
+    yargs
+      .positional('action', { describe: Object.keys(ACTIONS).join(', '), type: 'string' })
+      .positional('name', { describe: 'an export', type: 'string' })
+      .options({
+        json: { type: 'boolean', describe: 'for programs' },
+        'state-dir': {
+          type: 'string',
+          requiresArg: true,
+          describe: "the server's",
+          defaultDescription: defaultStateDirectory(),
+        },
+      })
+      .example('$0 ctl exports', 'every export and its state')
+      .example('$0 ctl resume disk.img', 'storage is good again: sync, and believe it if that succeeds')
+      .example('$0 ctl forget disk.img', 'the image was restored from a backup: nothing of it is suspect'),
+  run,
+}

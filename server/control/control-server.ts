@@ -1,0 +1,120 @@
+// The operator's door: a Unix socket in the state directory, for its owner alone. One JSON line asks, one answers.
+
+import { existsSync, unlinkSync } from 'node:fs'
+import { createServer, type Server, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { DONE, errnoName, errnoOf, OpenError } from '../../backends/index.js'
+import type { Export } from '../exports/export.js'
+import type { ExportRegistry } from '../exports/registry.js'
+
+/** Longest question; nobody honest comes near it. */
+const LINE_BYTES_MAX = 64 << 10
+const SOCKET_UMASK = 0o177
+/** sun_path of unix(7), its closing NUL left off. */
+const UNIX_PATH_BYTES_MAX = 107
+
+export interface ControlRequest {
+  readonly command: string
+  readonly name?: string
+}
+
+/** `error` is a sentence for the operator. */
+export type ControlReply =
+  | { readonly ok: true; readonly result: unknown }
+  | { readonly ok: false; readonly error: string }
+
+export function controlSocketPath(stateDirectory: string): string {
+  return join(stateDirectory, 'control')
+}
+
+/** What `candor ctl exports` shows of one. */
+export interface ExportSummary {
+  readonly name: string
+  readonly size: number
+  readonly readOnly: boolean
+  readonly state: string
+  readonly suspectBytes: number
+  readonly suspectRanges: number
+}
+
+function summary(entry: Export): ExportSummary {
+  const { suspect, state } = entry.durability
+  const { name, size, readOnly } = entry
+  return { name, size, readOnly, state, suspectBytes: suspect.bytes, suspectRanges: suspect.count }
+}
+
+function failed(error: string): ControlReply {
+  return { ok: false, error }
+}
+
+async function resume(entry: Export): Promise<ControlReply> {
+  entry.inspect()
+  const outcome = await entry.durability.resume()
+  if (outcome === DONE) return { ok: true, result: summary(entry) }
+  const errno = errnoName(errnoOf(outcome))
+  return failed(`export ${entry.name} is still ${entry.state}: its sync fails with ${errno}; mend the storage first`)
+}
+
+async function forget(entry: Export): Promise<ControlReply> {
+  const outcome = await entry.durability.forget()
+  return outcome === DONE
+    ? { ok: true, result: summary(entry) }
+    : failed(`the record of ${entry.name} cannot be written`)
+}
+
+const BY_EXPORT: Readonly<Record<string, (entry: Export) => Promise<ControlReply>>> = { resume, forget }
+
+/** Answers one question. */
+export async function answerControl(registry: ExportRegistry, request: ControlRequest): Promise<ControlReply> {
+  const { command, name } = request
+  if (command === 'exports') return { ok: true, result: [...registry].map(summary) }
+  const act = BY_EXPORT[command]
+  if (act === undefined) return failed(`this server knows no command '${command}'`)
+  const entry = name === undefined ? undefined : registry.find(name)
+  return entry === undefined ? failed(`there is no export '${name}': 'candor ctl exports' lists them`) : act(entry)
+}
+
+function parse(line: string): ControlRequest | undefined {
+  try {
+    const value: unknown = JSON.parse(line)
+    return typeof value === 'object' && value !== null && 'command' in value ? (value as ControlRequest) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function serve(socket: Socket, registry: ExportRegistry): void {
+  let text = ''
+  socket.setEncoding('utf8')
+  socket.on('error', () => socket.destroy())
+  socket.on('data', (chunk: string) => {
+    text += chunk
+    if (text.length > LINE_BYTES_MAX) socket.destroy()
+    const end = text.indexOf('\n')
+    if (end === -1) return
+    const request = parse(text.slice(0, end))
+    const reply = request === undefined ? failed('that is no question') : answerControl(registry, request)
+    Promise.resolve(reply).then((answer) => socket.end(`${JSON.stringify(answer)}\n`))
+  })
+}
+
+/** Listens in the state directory, which is locked: a socket that lies there is a dead predecessor's. */
+export async function openControl(stateDirectory: string, registry: ExportRegistry): Promise<Server> {
+  const path = controlSocketPath(stateDirectory)
+  if (Buffer.byteLength(path) > UNIX_PATH_BYTES_MAX) {
+    throw new OpenError(`the control socket ${path} would have too long a path: choose a shorter --state-dir`)
+  }
+  if (existsSync(path)) unlinkSync(path)
+  const server = createServer((socket) => serve(socket, registry))
+  const umask = process.umask(SOCKET_UMASK)
+  try {
+    const listening = new Promise<void>((resolve, reject) => {
+      server.once('listening', resolve).once('error', reject)
+    })
+    server.listen(path)
+    await listening
+  } finally {
+    process.umask(umask)
+  }
+  return server
+}
