@@ -6,6 +6,7 @@ import { OpenError } from '../backends/index.js'
 import type { Command } from './cli/command.js'
 import { create } from './cli/create.js'
 import { ctl } from './cli/ctl.js'
+import { errors } from './cli/errors.js'
 import { info } from './cli/info.js'
 import { serve } from './cli/serve.js'
 import { UsageError } from './values.js'
@@ -90,6 +91,7 @@ function parser(): Argv {
   all = add(all, serve)
   all = add(all, create)
   all = add(all, ctl)
+  all = add(all, errors)
   return add(all, info)
 }
 

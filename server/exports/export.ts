@@ -2,6 +2,7 @@
 // itself; what makes it better is an operator's word.
 
 import {
+  commandName,
   NBD_FLAG_CAN_MULTI_CONN,
   NBD_FLAG_HAS_FLAGS,
   NBD_FLAG_READ_ONLY,
@@ -12,7 +13,7 @@ import {
   NBD_FLAG_SEND_TRIM,
   NBD_FLAG_SEND_WRITE_ZEROES,
 } from 'nbd-protocol'
-import { type Backend, DONE, errnoOf, type Outcome } from '../../backends/index.js'
+import { type Backend, DONE, errnoName, type Outcome } from '../../backends/index.js'
 import {
   type Counters,
   count,
@@ -25,18 +26,31 @@ import {
   SUSPECT_BYTES_AT,
   UNCLEAN_AT,
 } from '../observe/counters.js'
+import type { Ledger } from '../state/ledger.js'
 import { Access } from './access.js'
 import { Durability, type DurableRecord } from './durability.js'
 import { WriteOrder } from './write-order.js'
 
 /** Told of everything that went wrong on an export; never blocks. */
 export interface ExportWitness {
-  /** A request failed. `errno` is the host's, or the spec's value where candor itself refused. */
-  requestFailed(name: string, command: number, errno: number, offset: number, length: number): void
+  /** A request was answered with an error. */
+  requestFailed(name: string, failure: Failure): void
   /** The export's state changed for the worse; `reason` is a sentence. */
   stateChanged(name: string, state: ExportState, reason: string): void
   /** Requests that a lost connection left behind were dropped before the kernel had them. */
-  requestsDropped(name: string, command: number, offset: number, length: number): void
+  requestsDropped(name: string, failure: Failure): void
+}
+
+/** A request that came to nothing. */
+export interface Failure {
+  /** Who asked, as the log names it. */
+  readonly client: string
+  /** The spec's number. */
+  readonly command: number
+  /** The host's errno, or the spec's value where candor itself refused; 0 for a request that was dropped. */
+  readonly errno: number
+  readonly offset: number
+  readonly length: number
 }
 
 export interface ExportOptions {
@@ -49,6 +63,7 @@ export interface ExportOptions {
   /** Where the export's state outlives the server; without one it does not. */
   readonly record?: DurableRecord | undefined
   readonly readsSuspects?: boolean
+  readonly ledger?: Ledger | undefined
   readonly witness: ExportWitness
 }
 
@@ -65,6 +80,7 @@ export class Export {
   /** `--suspect-reads allow`: bytes that may be lost are read as if they were not. */
   readonly #readsSuspects: boolean
   readonly #witness: ExportWitness
+  readonly #ledger: Ledger | undefined
   /** Bytes of the image that were there at the last look. */
   #present: number
 
@@ -78,6 +94,7 @@ export class Export {
     this.readOnly = !backend.can.write
     this.#readsSuspects = options.readsSuspects ?? false
     this.#witness = options.witness
+    this.#ledger = options.ledger
     this.#present = backend.size
     this.durability = new Durability(backend, record, {
       changed: () => this.#publish(),
@@ -147,16 +164,23 @@ export class Export {
     return outcome
   }
 
-  /** Counts a failed request and tells the witness. */
-  failed(command: number, outcome: Outcome, offset: number, length: number): void {
-    const errno = errnoOf(outcome)
-    count(this.counters, errorAt(command, errno))
-    this.#witness.requestFailed(this.name, command, errno, offset, length)
+  /** Counts a failed request and tells those who want to know. */
+  failed(failure: Failure): void {
+    count(this.counters, errorAt(failure.command, failure.errno))
+    this.#witness.requestFailed(this.name, failure)
+    this.#ledger?.note(
+      failure.client,
+      commandName(failure.command),
+      errnoName(failure.errno),
+      failure.offset,
+      failure.length,
+    )
   }
 
   /** Notes a request that was dropped with its connection. */
-  dropped(command: number, offset: number, length: number): void {
+  dropped(failure: Failure): void {
     count(this.counters, DROPPED_AT)
-    this.#witness.requestsDropped(this.name, command, offset, length)
+    this.#witness.requestsDropped(this.name, failure)
+    this.#ledger?.note(failure.client, commandName(failure.command), 'dropped', failure.offset, failure.length)
   }
 }

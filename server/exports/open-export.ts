@@ -4,6 +4,7 @@ import { type Backend, DONE, errnoName, errnoOf, OpenError, openBackend } from '
 import type { ExportConfig } from '../config.js'
 import type { Log } from '../observe/log.js'
 import { bootId, type Found, type ImageRecord, openRecord, readRecord, recordPath } from '../state/image-record.js'
+import { Ledger, ledgerPath } from '../state/ledger.js'
 import { Access } from './access.js'
 import { Export } from './export.js'
 
@@ -24,23 +25,31 @@ export async function openExport(
   try {
     for (const warning of backend.warnings) log.warn({ export: name, path }, warning)
     const { record, found } = recordOf(config, backend, stateDirectory)
-    const options = { name, backend, access: new Access(access), witness: log, record, readsSuspects }
+    const ledger = ledgerOf(name, stateDirectory, log)
+    const options = { name, backend, access: new Access(access), witness: log, record, readsSuspects, ledger }
     const entry = new Export(options)
     if (found !== undefined) await putInForce(entry, found, log)
     if (stateDirectory === undefined && !readOnly) {
       log.warn({ export: name }, 'without a state directory, what a failed sync made suspect is forgotten at the end')
     }
     await record?.opened()
-    return { entry, close: () => close(entry, record) }
+    const close = async () => {
+      await ledger?.flush()
+      await record?.closed(entry.wasSynced)
+      await backend.close()
+    }
+    return { entry, close }
   } catch (error) {
     await backend.close()
     throw error
   }
 }
 
-async function close(entry: Export, record: ImageRecord | undefined): Promise<void> {
-  await record?.closed(entry.wasSynced)
-  await entry.backend.close()
+function ledgerOf(name: string, stateDirectory: string | undefined, log: Log): Ledger | undefined {
+  if (stateDirectory === undefined) return undefined
+  return new Ledger(ledgerPath(stateDirectory, name), (entries) =>
+    log.limited(`the ledger of export ${name} could not be written`, { entries }),
+  )
 }
 
 function recordOf(

@@ -4,7 +4,7 @@ import type { HandshakeHost, HandshakeLimits, ProtocolError } from 'nbd-protocol
 import type { ExportRegistry } from '../exports/registry.js'
 import type { Peer } from './negotiation.js'
 import type { TlsUpgrade } from './tls.js'
-import type { TransmissionLimits } from './transmission.js'
+import type { TransmissionLimits } from './transmission-options.js'
 
 export interface ConnectionLimits extends HandshakeLimits, TransmissionLimits {
   /** From accept to the end of the handshake. */

@@ -12,7 +12,7 @@ import {
 } from 'nbd-protocol'
 import { type AdoptedSocket, adoptByDataEvents, adoptSocket, type ByteSink } from './adopt-socket.js'
 import type { ConnectionEnd, ConnectionOptions } from './connection-options.js'
-import { type Established, PAYLOAD_BYTES_MAX, termsFor } from './negotiation.js'
+import { type Established, PAYLOAD_BYTES_MAX, peerName, termsFor } from './negotiation.js'
 import { type FrameSink, ReceiveBuffer } from './receive-buffer.js'
 import { clientSubject } from './tls.js'
 import { Transmission } from './transmission.js'
@@ -176,8 +176,9 @@ export class Connection implements FrameSink, ByteSink {
     this.#extended = replyStyle === 'extended'
     const terms = termsFor(served, established)
     const onRoom = () => this.#roomAgain()
+    const client = peerName(this.#options.peer)
     const { batch } = this.#transport
-    this.#transmission = new Transmission({ served, style: replyStyle, contexts, terms, batch, limits, onRoom })
+    this.#transmission = new Transmission({ served, style: replyStyle, contexts, terms, batch, limits, onRoom, client })
     onTransmission(exportName)
   }
 

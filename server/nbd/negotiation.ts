@@ -51,6 +51,11 @@ export interface Peer {
   subject: string | undefined
 }
 
+/** The peer as log and ledger name it. */
+export function peerName({ address, port }: Peer): string {
+  return address === undefined ? 'unix' : `${address}:${port}`
+}
+
 /** The handshake's view of the registry, for one peer. `isShuttingDown` is asked at every option. */
 export function handshakeHost(
   registry: ExportRegistry,

@@ -17,7 +17,7 @@ import type { Log } from '../observe/log.js'
 import { Connection } from './connection.js'
 import type { ConnectionEnd, ConnectionLimits } from './connection-options.js'
 import { type ListenAddress, listenOn } from './listen.js'
-import { handshakeHost, type Peer } from './negotiation.js'
+import { handshakeHost, type Peer, peerName } from './negotiation.js'
 import type { TlsMode, TlsUpgrade } from './tls.js'
 
 export interface NbdLimits extends ConnectionLimits {
@@ -142,10 +142,9 @@ export class NbdServer {
   }
 }
 
-/** The peer as the log names it. */
-function whoIs({ address, port, subject }: Peer): { peer: string; subject?: string } {
-  const peer = address === undefined ? 'unix' : `${address}:${port}`
-  return subject === undefined ? { peer } : { peer, subject }
+function whoIs(peer: Peer): { peer: string; subject?: string } {
+  const { subject } = peer
+  return { peer: peerName(peer), ...(subject !== undefined && { subject }) }
 }
 
 function indexOr(names: readonly string[], name: string): number {

@@ -48,11 +48,13 @@ export class SlowRequests {
   readonly #status: BlockStatus
   readonly #answers: SlowAnswers
   readonly #limits: SlowLimits
+  readonly #client: string
   #count = 0
   #bytes = 0
   #lost = false
 
-  constructor(served: Export, status: BlockStatus, answers: SlowAnswers, limits: SlowLimits) {
+  constructor(served: Export, status: BlockStatus, answers: SlowAnswers, limits: SlowLimits, client: string) {
+    this.#client = client
     this.#export = served
     this.#status = status
     this.#answers = answers
@@ -149,7 +151,8 @@ export class SlowRequests {
     try {
       if (turn.ahead !== undefined) await turn.ahead
       if (this.#lost) {
-        this.#export.dropped(request.type, request.offset, request.length)
+        const { type: command, offset, length } = request
+        this.#export.dropped({ client: this.#client, command, errno: 0, offset, length })
         return undefined
       }
       return await this.#changeNow(request, payload)

@@ -8,7 +8,6 @@ import {
   decodeRequest,
   emptyRequest,
   errorName,
-  type MetaContext,
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_DISC,
   NBD_CMD_FLAG_FUA,
@@ -27,28 +26,13 @@ import { BlockStatus } from './block-status.js'
 import { nbdErrorOf } from './nbd-errno.js'
 import { encodeReadHeader, readHeaderBytes, replyDone, replyError } from './replies.js'
 import type { ReplyBatch } from './reply-batch.js'
-import { type SlowAnswers, type SlowLimits, SlowRequests } from './slow-requests.js'
+import { type SlowAnswers, SlowRequests } from './slow-requests.js'
+import type { TransmissionLimits, TransmissionOptions } from './transmission-options.js'
 import { changesImage, type Terms, validate } from './validation.js'
 
 /** Requests, and bytes of READ and WRITE, that one turn serves before other connections have theirs. */
 const TURN_REQUESTS_MAX = 1024
 const TURN_BYTES_MAX = 8 << 20
-
-export interface TransmissionLimits extends SlowLimits {
-  /** Bytes of replies that the peer has not taken; past them nothing more is served. */
-  readonly replyBacklogMax: number
-}
-
-export interface TransmissionOptions {
-  readonly served: Export
-  readonly style: ReplyStyle
-  readonly contexts: readonly MetaContext[]
-  readonly terms: Terms
-  readonly batch: ReplyBatch
-  readonly limits: TransmissionLimits
-  /** Called when something that held serving up may have gone away. */
-  readonly onRoom: () => void
-}
 
 /** Why `serve` stopped before the end of its bytes. */
 export type Halt = 'none' | 'room' | 'turn'
@@ -61,6 +45,7 @@ export class Transmission implements SlowAnswers {
   readonly #batch: ReplyBatch
   readonly #limits: TransmissionLimits
   readonly #onRoom: () => void
+  readonly #client: string
   readonly #status: BlockStatus
   readonly #slow: SlowRequests
   readonly #request = emptyRequest()
@@ -74,7 +59,7 @@ export class Transmission implements SlowAnswers {
   /** Why the last `serve` left bytes unserved: for an incomplete frame ('none'), for want of room, for fairness. */
   halt: Halt = 'none'
 
-  constructor({ served, style, contexts, terms, batch, limits, onRoom }: TransmissionOptions) {
+  constructor({ served, style, contexts, terms, batch, limits, onRoom, client }: TransmissionOptions) {
     this.#export = served
     this.#style = style
     this.#extended = style === 'extended'
@@ -82,10 +67,11 @@ export class Transmission implements SlowAnswers {
     this.#batch = batch
     this.#limits = limits
     this.#onRoom = onRoom
+    this.#client = client
     this.#headerBytes = requestHeaderBytes(this.#extended)
     this.#readHeaderBytes = readHeaderBytes(style)
     this.#status = new BlockStatus(served, style, contexts)
-    this.#slow = new SlowRequests(served, this.#status, this, limits)
+    this.#slow = new SlowRequests(served, this.#status, this, limits, client)
   }
 
   /** Requests that were taken and not answered yet. */
@@ -210,7 +196,7 @@ export class Transmission implements SlowAnswers {
 
   /** The request's own fault, or the server's leaving: the image was not asked. */
   #refuse(request: DecodedRequest, error: number): void {
-    this.#export.failed(request.type, error, request.offset, request.length)
+    this.#note(request, error)
     const text = `${commandName(request.type)} at ${request.offset} for ${request.length} bytes was refused: ${errorName(error)}`
     replyError(this.#batch, this.#style, request, error, text)
   }
@@ -228,7 +214,7 @@ export class Transmission implements SlowAnswers {
 
   failed(request: DecodedRequest, outcome: Outcome): void {
     const { type, offset, length } = request
-    this.#export.failed(type, outcome, offset, length)
+    this.#note(request, errnoOf(outcome))
     const suspect = type === NBD_CMD_READ ? this.#export.firstSuspect(offset, length) : undefined
     const text = suspect === undefined ? hostSays(type, outcome) : 'these bytes may have been lost; write them again'
     replyError(this.#batch, this.#style, request, nbdErrorOf(outcome), text, suspect)
@@ -237,6 +223,10 @@ export class Transmission implements SlowAnswers {
 
   settled(): void {
     this.#onRoom()
+  }
+
+  #note({ type, offset, length }: DecodedRequest, errno: number): void {
+    this.#export.failed({ client: this.#client, command: type, errno, offset, length })
   }
 }
 

@@ -4,7 +4,7 @@
 import { commandName } from 'nbd-protocol'
 import { type Logger, pino } from 'pino'
 import { errnoName } from '../../backends/index.js'
-import type { ExportWitness } from '../exports/export.js'
+import type { ExportWitness, Failure } from '../exports/export.js'
 
 /** How often repeated events are summed up. */
 const SUMMARY_MS = 10_000
@@ -71,18 +71,18 @@ export class Log implements ExportWitness {
     }
   }
 
-  requestFailed(name: string, command: number, errno: number, offset: number, length: number): void {
+  requestFailed(name: string, { client, command, errno, offset, length }: Failure): void {
     const kind = `${commandName(command)} failed on export ${name}: ${errnoName(errno)}`
-    this.limited(kind, { export: name, command: commandName(command), errno: errnoName(errno), offset, length })
+    this.limited(kind, { export: name, client, command: commandName(command), errno: errnoName(errno), offset, length })
   }
 
   stateChanged(name: string, state: string, reason: string): void {
     this.#logger.error({ export: name, state, reason }, `export ${name} is ${state}: ${reason}`)
   }
 
-  requestsDropped(name: string, command: number, offset: number, length: number): void {
+  requestsDropped(name: string, { client, command, offset, length }: Failure): void {
     const kind = `${commandName(command)} dropped on export ${name}: its connection was lost before it began`
-    this.limited(kind, { export: name, command: commandName(command), offset, length })
+    this.limited(kind, { export: name, client, command: commandName(command), offset, length })
   }
 
   /** The last summary, on its way before the process ends. */

@@ -1,0 +1,24 @@
+// What a transmission is made of.
+import type { MetaContext, ReplyStyle } from 'nbd-protocol'
+import type { Export } from '../exports/export.js'
+import type { ReplyBatch } from './reply-batch.js'
+import type { SlowLimits } from './slow-requests.js'
+import type { Terms } from './validation.js'
+
+export interface TransmissionLimits extends SlowLimits {
+  /** Bytes of replies that the peer has not taken; past them nothing more is served. */
+  readonly replyBacklogMax: number
+}
+
+export interface TransmissionOptions {
+  readonly served: Export
+  readonly style: ReplyStyle
+  readonly contexts: readonly MetaContext[]
+  readonly terms: Terms
+  readonly batch: ReplyBatch
+  readonly limits: TransmissionLimits
+  /** Called when something that held serving up may have gone away. */
+  readonly onRoom: () => void
+  /** The peer as log and ledger name it. */
+  readonly client: string
+}
