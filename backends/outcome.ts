@@ -15,6 +15,9 @@ export const DETACHED = 0x4_0000
 /** Zeroing would take as long as writing: the answer to a fast zero. */
 export const NOT_FAST = 0x8_0000
 
+/** The server leaves before storage could do it; carries ESHUTDOWN. */
+export const SHUT_DOWN = 0x10_0000 | 108
+
 const ERRNO_MASK = 0xffff
 
 /** The host's errno within an outcome; 0 where there is none. */

@@ -3,12 +3,13 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { type AccessRules, parseNetwork } from './exports/access.js'
+import type { SpacePolicy } from './exports/space-hold.js'
 import { type Limits, limitsOf } from './limits.js'
 import type { ListenAddress } from './nbd/listen.js'
 import type { TlsConfig, TlsMode } from './nbd/tls.js'
 import type { HttpAddress } from './observe/http.js'
 import type { LogLevel } from './observe/log.js'
-import { parseHttp, parseImage, parseListen, parseSize, UsageError } from './values.js'
+import { parseHttp, parseImage, parseListen, parseSize, parseTime, UsageError } from './values.js'
 
 export interface ExportConfig {
   readonly name: string
@@ -17,6 +18,7 @@ export interface ExportConfig {
   /** Bytes of a new image where there is none; undefined: it must exist. */
   readonly create: number | undefined
   readonly access: AccessRules
+  readonly onSpace: SpacePolicy
   /** Bytes that may be lost are read as if they were not. */
   readonly readsSuspects: boolean
 }
@@ -42,6 +44,7 @@ export interface ServeFlags {
   readonly http?: string
   readonly 'state-dir'?: string
   readonly 'log-level'?: LogLevel
+  readonly 'on-enospc'?: string
   readonly 'suspect-reads'?: 'refuse' | 'allow'
   readonly 'allow-clients'?: readonly string[]
   readonly 'allow-subjects'?: readonly string[]
@@ -75,6 +78,15 @@ function accessOf(flags: ServeFlags, names: ReadonlySet<string>): (name: string)
   return (name) => ({ networks: wordsFor(networks, name), subjects: wordsFor(subjects, name) })
 }
 
+const HOLD_TIMEOUT = '10m'
+
+function parseSpacePolicy(text: string): SpacePolicy {
+  const [, time = HOLD_TIMEOUT] = /^hold(?:=(.*))?$/.exec(text) ?? []
+  if (text === 'report') return { kind: 'report' }
+  if (text.startsWith('hold')) return { kind: 'hold', timeoutMs: parseTime(time, "--on-enospc's time") }
+  throw new UsageError(`--on-enospc is '${text}': write report, hold or hold=10m`)
+}
+
 function uniqueNames(images: readonly { readonly name: string; readonly path: string }[]): ReadonlySet<string> {
   const names = new Set<string>()
   for (const { name, path } of images) {
@@ -98,12 +110,14 @@ function exportsOf(flags: ServeFlags): ExportConfig[] {
     if (!names.has(name)) throw new UsageError(`--read-only-export is '${name}', which no image is named`)
   }
   const access = accessOf(flags, names)
+  const onSpace = parseSpacePolicy(flags['on-enospc'] ?? 'report')
   return images.map(({ name, path }) => ({
     name,
     path,
     readOnly: flags['read-only'] === true || readOnly.has(name),
     create,
     access: access(name),
+    onSpace,
     readsSuspects: flags['suspect-reads'] === 'allow',
   }))
 }

@@ -106,6 +106,7 @@ class Service implements RunningService {
 
   async stop(): Promise<{ synced: boolean }> {
     this.#nbd.drain()
+    for (const { space } of this.#registry) space.shutDown()
     const { unanswered } = await this.#nbd.finish(this.#config.limits.shutdownTimeoutMs)
     if (unanswered > 0) this.#log.error({ unanswered }, 'stopped with requests that storage has not answered')
     const synced = await Promise.all([...this.#registry].map((entry) => this.#finalSync(entry)))

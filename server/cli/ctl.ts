@@ -24,6 +24,8 @@ const ACTIONS: Readonly<Record<string, { readonly takesName: boolean }>> = {
   exports: { takesName: false },
   resume: { takesName: true },
   forget: { takesName: true },
+  'hold-release': { takesName: true },
+  'hold-fail': { takesName: true },
 }
 
 async function ask(stateDirectory: string, request: ControlRequest): Promise<ControlReply> {
@@ -44,10 +46,11 @@ async function ask(stateDirectory: string, request: ControlRequest): Promise<Con
   return JSON.parse(text) as ControlReply
 }
 
-function line({ name, size, readOnly, state, suspectBytes, suspectRanges }: ExportSummary): string {
+function line({ name, size, readOnly, state, suspectBytes, suspectRanges, held, heldSince }: ExportSummary): string {
   const access = readOnly ? 'read-only' : 'writable'
   const suspect = suspectBytes === 0 ? '' : `, ${formatBytes(suspectBytes)} suspect in ${suspectRanges} ranges`
-  return `${name}: ${state}, ${formatBytes(size)}, ${access}${suspect}`
+  const waiting = held === 0 ? '' : `, ${held} writes held for want of space since ${heldSince}`
+  return `${name}: ${state}, ${formatBytes(size)}, ${access}${suspect}${waiting}`
 }
 
 async function run({ action, name, json, 'state-dir': given }: CtlFlags): Promise<number> {
@@ -64,7 +67,7 @@ async function run({ action, name, json, 'state-dir': given }: CtlFlags): Promis
 
 export const ctl: Command<CtlFlags> = {
   words: 'ctl <action> [name]',
-  describe: 'ask a running server: exports, resume NAME, forget NAME',
+  describe: 'ask a running server: exports; resume, forget, hold-release, hold-fail NAME',
   flags: (yargs) =>
     yargs
       .positional('action', { describe: Object.keys(ACTIONS).join(', '), type: 'string' })

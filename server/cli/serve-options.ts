@@ -30,6 +30,11 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
     describe: 'where candor keeps what must outlive it; none does without',
     defaultDescription: defaultStateDirectory(),
   },
+  'on-enospc': {
+    ...word,
+    describe: 'a full host: report it at once, or hold the write until there is space, hold=10m at the most',
+    defaultDescription: 'report',
+  },
   'suspect-reads': {
     choices: ['refuse', 'allow'],
     describe: 'reads of bytes that a failed sync may have lost: EIO, or whatever is there',

@@ -35,12 +35,17 @@ export interface ExportSummary {
   readonly state: string
   readonly suspectBytes: number
   readonly suspectRanges: number
+  /** Requests that wait for space, and since when. */
+  readonly held: number
+  readonly heldSince: string | undefined
 }
 
 function summary(entry: Export): ExportSummary {
   const { suspect, state } = entry.durability
   const { name, size, readOnly } = entry
-  return { name, size, readOnly, state, suspectBytes: suspect.bytes, suspectRanges: suspect.count }
+  const { held, since } = entry.space
+  const heldSince = since === undefined ? undefined : new Date(since).toISOString()
+  return { name, size, readOnly, state, suspectBytes: suspect.bytes, suspectRanges: suspect.count, held, heldSince }
 }
 
 function failed(error: string): ControlReply {
@@ -62,7 +67,20 @@ async function forget(entry: Export): Promise<ControlReply> {
     : failed(`the record of ${entry.name} cannot be written`)
 }
 
-const BY_EXPORT: Readonly<Record<string, (entry: Export) => Promise<ControlReply>>> = { resume, forget }
+/** Tries what is held for want of space again, or answers it with ENOSPC. */
+function hold(act: 'release' | 'fail'): (entry: Export) => Promise<ControlReply> {
+  return async (entry) => {
+    entry.space[act]()
+    return { ok: true, result: summary(entry) }
+  }
+}
+
+const BY_EXPORT: Readonly<Record<string, (entry: Export) => Promise<ControlReply>>> = {
+  resume,
+  forget,
+  'hold-release': hold('release'),
+  'hold-fail': hold('fail'),
+}
 
 /** Answers one question. */
 export async function answerControl(registry: ExportRegistry, request: ControlRequest): Promise<ControlReply> {

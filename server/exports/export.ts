@@ -22,6 +22,7 @@ import {
   type ExportState,
   errorAt,
   exportCounters,
+  HELD_AT,
   STATE_AT,
   SUSPECT_BYTES_AT,
   UNCLEAN_AT,
@@ -29,6 +30,7 @@ import {
 import type { Ledger } from '../state/ledger.js'
 import { Access } from './access.js'
 import { Durability, type DurableRecord } from './durability.js'
+import { SpaceHold, type SpacePolicy } from './space-hold.js'
 import { WriteOrder } from './write-order.js'
 
 /** Told of everything that went wrong on an export; never blocks. */
@@ -64,6 +66,8 @@ export interface ExportOptions {
   readonly record?: DurableRecord | undefined
   readonly readsSuspects?: boolean
   readonly ledger?: Ledger | undefined
+  /** Default: ENOSPC is told at once. */
+  readonly onSpace?: SpacePolicy
   readonly witness: ExportWitness
 }
 
@@ -77,6 +81,7 @@ export class Export {
   readonly counters: Counters = exportCounters()
   readonly order = new WriteOrder()
   readonly durability: Durability
+  readonly space: SpaceHold
   /** `--suspect-reads allow`: bytes that may be lost are read as if they were not. */
   readonly #readsSuspects: boolean
   readonly #witness: ExportWitness
@@ -96,6 +101,11 @@ export class Export {
     this.#witness = options.witness
     this.#ledger = options.ledger
     this.#present = backend.size
+    this.space = new SpaceHold(options.onSpace ?? { kind: 'report' }, {
+      changed: (held) => {
+        this.counters[HELD_AT] = held
+      },
+    })
     this.durability = new Durability(backend, record, {
       changed: () => this.#publish(),
       worsened: (state, reason) => this.#witness.stateChanged(this.name, state, reason),

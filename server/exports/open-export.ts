@@ -20,13 +20,13 @@ export async function openExport(
   stateDirectory: string | undefined,
   log: Log,
 ): Promise<OpenedExport> {
-  const { name, path, readOnly, create, access, readsSuspects } = config
+  const { name, path, readOnly, create, access, onSpace, readsSuspects } = config
   const backend = await openBackend('sparse-file', { path, readOnly, create })
   try {
     for (const warning of backend.warnings) log.warn({ export: name, path }, warning)
     const { record, found } = recordOf(config, backend, stateDirectory)
     const ledger = ledgerOf(name, stateDirectory, log)
-    const options = { name, backend, access: new Access(access), witness: log, record, readsSuspects, ledger }
+    const options = { name, backend, access: new Access(access), witness: log, record, onSpace, readsSuspects, ledger }
     const entry = new Export(options)
     if (found !== undefined) await putInForce(entry, found, log)
     if (stateDirectory === undefined && !readOnly) {

@@ -169,7 +169,8 @@ export class SlowRequests {
     if (durable && served.durability.failure !== DONE) return served.durability.failure
     // A TRIM changes nothing that anybody counts on, and clears nothing either.
     const change = type === NBD_CMD_TRIM ? undefined : served.durability.begin(offset, length)
-    const outcome = await this.#submit(request, payload, durable)
+    const attempt = () => this.#submit(request, payload, durable)
+    const outcome = await served.space.run(attempt, () => !this.#lost)
     if (change !== undefined) {
       served.durability.finish(change, outcome === DONE, durable)
       if (outcome === DONE) served.reached(offset + length)

@@ -21,6 +21,7 @@ import {
 } from 'nbd-protocol'
 import { DONE, EIO, errnoName, errnoOf, type Outcome, WOULD_BLOCK } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
+import { isSpaceError } from '../exports/space-hold.js'
 import { count, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import { BlockStatus } from './block-status.js'
 import { nbdErrorOf } from './nbd-errno.js'
@@ -177,7 +178,10 @@ export class Transmission implements SlowAnswers {
     served.durability.mark(offset, length)
     const outcome = served.backend.writeNow(bytes, at, length, offset)
     if (outcome === WOULD_BLOCK) return this.#writeLater(request, bytes, at)
-    if (outcome !== DONE) return this.failed(request, outcome)
+    if (outcome !== DONE) {
+      if (served.space.holds && isSpaceError(outcome)) return this.#writeLater(request, bytes, at)
+      return this.failed(request, outcome)
+    }
     if (served.durability.suspect.count !== 0) served.durability.rewritten(offset, length)
     served.reached(offset + length)
     count(served.counters, WRITTEN_BYTES_AT, length)

@@ -14,6 +14,7 @@ import {
   errorAt,
   HANDSHAKE_FAILURES,
   HANDSHAKE_FAILURES_AT,
+  HELD_AT,
   IN_FLIGHT_AT,
   PROTOCOL_ERRORS,
   PROTOCOL_ERRORS_AT,
@@ -142,6 +143,12 @@ const FAMILIES: readonly Family[] = [
     help: 'Bytes that may have been lost and read as errors until they are written again.',
     type: 'gauge',
     collect: (observed) => perExport(observed, SUSPECT_BYTES_AT),
+  },
+  {
+    name: 'candor_requests_held',
+    help: 'Requests that wait for space on the host.',
+    type: 'gauge',
+    collect: (observed) => perExport(observed, HELD_AT),
   },
   {
     name: 'candor_export_unclean_end',

@@ -2,6 +2,7 @@
 import { after } from 'node:test'
 import { RequestError } from 'nbd-protocol'
 import { type FaultPlan, type Operation, openBackend, withFaults } from '../../backends/index.js'
+import type { ExportOptions } from '../../server/exports/export.js'
 import { type InProcess, serveInProcess } from './in-process.js'
 
 const SIZE = 8 << 20
@@ -12,10 +13,14 @@ export interface Faulty {
   plan: FaultPlan
 }
 
-export async function faulty(): Promise<Faulty> {
+export async function faulty(options: Pick<ExportOptions, 'onSpace'> = {}): Promise<Faulty> {
   const inner = await openBackend('memory', { size: SIZE })
   const made: { plan: FaultPlan } = { plan: () => undefined }
-  const server = await serveInProcess(withFaults(inner, (operation) => made.plan(operation)))
+  const server = await serveInProcess(
+    withFaults(inner, (operation) => made.plan(operation)),
+    {},
+    options,
+  )
   after(() => server.close())
   return Object.assign(made, { server })
 }

@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { type ByteStream, type Client, connectClient, type NegotiationWishes } from 'nbd-protocol'
 import type { Backend } from '../../backends/index.js'
-import { Export } from '../../server/exports/export.js'
+import { Export, type ExportOptions } from '../../server/exports/export.js'
 import { ExportRegistry } from '../../server/exports/registry.js'
 import { DEFAULT_LIMITS } from '../../server/limits.js'
 import { type NbdLimits, NbdServer } from '../../server/nbd/server.js'
@@ -21,11 +21,15 @@ export interface InProcess {
 }
 
 /** Serves `backend` as the export 'disk' on a Unix socket. */
-export async function serveInProcess(backend: Backend, limits: Partial<NbdLimits> = {}): Promise<InProcess> {
+export async function serveInProcess(
+  backend: Backend,
+  limits: Partial<NbdLimits> = {},
+  options: Pick<ExportOptions, 'onSpace'> = {},
+): Promise<InProcess> {
   const folder = temporaryFolder()
   const path = join(folder.path, 'nbd')
   const log = new Log('silent')
-  const served = new Export({ name: 'disk', backend, witness: log })
+  const served = new Export({ name: 'disk', backend, witness: log, ...options })
   const registry = new ExportRegistry()
   registry.add(served)
   const server = new NbdServer({ registry, counters: serverCounters(), limits: { ...DEFAULT_LIMITS, ...limits }, log })

@@ -1,0 +1,136 @@
+// What happens to a change for which the host has no space: told at once, or held until there is some. Law: a held
+// request is answered once all the same: by success, by ENOSPC at its time-out, or because server or client leave.
+import { EDQUOT, ENOSPC, errnoOf, type Outcome, SHUT_DOWN, WOULD_BLOCK } from '../../backends/index.js'
+
+/** `report`: ENOSPC at once. `hold`: kept for `timeoutMs`, and tried again as space may have appeared. */
+export type SpacePolicy = { readonly kind: 'report' } | { readonly kind: 'hold'; readonly timeoutMs: number }
+
+/** How often one of the held requests is tried again: the only sign of space that quotas give as well. */
+const RETRY_MS = 500
+
+/** Why a wait ended. */
+type Wake = 'retry' | 'fail' | 'shut-down'
+
+export interface HoldEvents {
+  /** The number of held requests changed. */
+  changed(held: number): void
+}
+
+export function isSpaceError(outcome: Outcome): boolean {
+  if (outcome === WOULD_BLOCK) return false
+  const errno = errnoOf(outcome)
+  return errno === ENOSPC || errno === EDQUOT
+}
+
+export class SpaceHold {
+  readonly policy: SpacePolicy
+  readonly #events: HoldEvents
+  readonly #waiting = new Set<(wake: Wake) => void>()
+  #held = 0
+  #since: number | undefined
+  #timer: NodeJS.Timeout | undefined
+  #shutDown = false
+
+  constructor(policy: SpacePolicy, events: HoldEvents) {
+    this.policy = policy
+    this.#events = events
+  }
+
+  /** Requests that are held now. */
+  get held(): number {
+    return this.#held
+  }
+
+  /** When the first of them was held, in ms since the epoch; undefined while none is. */
+  get since(): number | undefined {
+    return this.#since
+  }
+
+  get holds(): boolean {
+    return this.policy.kind === 'hold' && !this.#shutDown
+  }
+
+  /**
+   * Runs `attempt` until it ends in something else than a want of space. `wanted` is asked before each further attempt:
+   * a request whose client has gone is not tried again, and ends with its last outcome.
+   */
+  async run(attempt: () => Promise<Outcome>, wanted: () => boolean): Promise<Outcome> {
+    let outcome = await attempt()
+    if (!isSpaceError(outcome) || this.policy.kind === 'report') return outcome
+    const deadline = performance.now() + this.policy.timeoutMs
+    this.#enter()
+    try {
+      while (isSpaceError(outcome) && performance.now() < deadline) {
+        const wake = this.#shutDown ? 'shut-down' : await this.#wait(deadline)
+        if (wake === 'shut-down') return SHUT_DOWN
+        if (wake === 'fail' || !wanted()) return outcome
+        outcome = await attempt()
+      }
+      // Space for one is most likely space for more: the others need not wait for their turn.
+      if (!isSpaceError(outcome)) this.release()
+      return outcome
+    } finally {
+      this.#leave()
+    }
+  }
+
+  #enter(): void {
+    this.#held += 1
+    this.#since ??= Date.now()
+    this.#events.changed(this.#held)
+    this.#timer ??= setInterval(() => this.#retryOne(), RETRY_MS)
+  }
+
+  #leave(): void {
+    this.#held -= 1
+    if (this.#held === 0) {
+      this.#since = undefined
+      clearInterval(this.#timer)
+      this.#timer = undefined
+    }
+    this.#events.changed(this.#held)
+  }
+
+  #wait(deadline: number): Promise<Wake> {
+    return new Promise((settle) => {
+      const wake = (why: Wake) => {
+        clearTimeout(timer)
+        settle(why)
+      }
+      const timer = setTimeout(() => {
+        this.#waiting.delete(wake)
+        settle('retry')
+      }, deadline - performance.now())
+      this.#waiting.add(wake)
+    })
+  }
+
+  #retryOne(): void {
+    const [first] = this.#waiting
+    if (first === undefined) return
+    this.#waiting.delete(first)
+    first('retry')
+  }
+
+  #wakeAll(wake: Wake): void {
+    const waiting = [...this.#waiting]
+    this.#waiting.clear()
+    for (const each of waiting) each(wake)
+  }
+
+  /** Tries all of them again, now. */
+  release(): void {
+    this.#wakeAll('retry')
+  }
+
+  /** Answers all of them with ENOSPC, now. */
+  fail(): void {
+    this.#wakeAll('fail')
+  }
+
+  /** Answers all of them with ESHUTDOWN, and holds none any more. */
+  shutDown(): void {
+    this.#shutDown = true
+    this.#wakeAll('shut-down')
+  }
+}
