@@ -142,6 +142,31 @@ static napi_value duplicate(napi_env env, napi_callback_info info) {
   return door_int(env, copy >= 0 ? copy : -errno);
 }
 
+static bool byte_arguments(napi_env env, napi_callback_info info, int32_t *fd, int64_t *byte) {
+  napi_value arguments[2];
+  size_t count = 2;
+  return napi_get_cb_info(env, info, &count, arguments, NULL, NULL) == napi_ok &&
+         napi_get_value_int32(env, arguments[0], fd) == napi_ok && door_int64(env, arguments[1], byte);
+}
+
+/* lockByte(fd, byte) -> errno. A read lock of the open file description (F_OFD_SETLK): shared, gone with it. */
+static napi_value lock_byte(napi_env env, napi_callback_info info) {
+  int32_t fd;
+  int64_t byte;
+  if (!byte_arguments(env, info, &fd, &byte)) return door_throw(env, "lockByte(fd, byte)");
+  struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+  return door_int(env, fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : errno);
+}
+
+/* byteLocked(fd, byte) -> 1 when another open file description has a lock on the byte, 0 when none has, minus errno. */
+static napi_value byte_locked(napi_env env, napi_callback_info info) {
+  int32_t fd;
+  int64_t byte;
+  if (!byte_arguments(env, info, &fd, &byte)) return door_throw(env, "byteLocked(fd, byte)");
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+  return door_int(env, fcntl(fd, F_OFD_GETLK, &lock) == 0 ? lock.l_type != F_UNLCK : -errno);
+}
+
 static napi_value init(napi_env env, napi_value exports) {
 #define DOOR(name, function) {name, NULL, function, NULL, NULL, NULL, napi_default, NULL}
   const napi_property_descriptor properties[] = {
@@ -153,6 +178,8 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("fileSystemType", file_system_type),
       DOOR("logicalBlockSize", logical_block_size),
       DOOR("duplicate", duplicate),
+      DOOR("lockByte", lock_byte),
+      DOOR("byteLocked", byte_locked),
       DOOR("createPool", io_pool_create),
       DOOR("submit", io_pool_submit),
   };

@@ -46,6 +46,10 @@ interface FileIo {
   logicalBlockSize(fd: number): number
   /** fcntl(2) F_DUPFD_CLOEXEC: a new descriptor, or minus errno. */
   duplicate(fd: number): number
+  /** F_OFD_SETLK of fcntl(2): a read lock on one byte, held by the open file description. Returns an errno. */
+  lockByte(fd: number, byte: number): Outcome
+  /** F_OFD_GETLK of fcntl(2): 1 when another open file description has locked the byte, 0 when not, minus errno. */
+  byteLocked(fd: number, byte: number): number
   /** Threads for what may block; `results` takes pairs (ticket, outcome) and holds 256 of them. */
   createPool(threadsMax: number, results: Int32Array, onCompletions: (count: number) => void): NativePool
   /** Returns 0 or an errno; after 0 the ticket is completed exactly once. */

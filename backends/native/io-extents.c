@@ -90,9 +90,17 @@ static int gather(struct runs *runs, int fd, int64_t at, int64_t end, int told_a
   return 0;
 }
 
+/* What a file no longer has is told as data: whoever reads it gets an error, and never takes it for zeroes. */
 int io_extents(const struct io_op *op) {
+  struct stat status;
   struct runs runs = {.numbers = (double *)(void *)op->bytes, .limit = op->flags};
-  const int error = gather(&runs, op->fd, op->offset, op->offset + op->length, 1);
+  const int64_t end = op->offset + op->length;
+  if (fstat(op->fd, &status) != 0) return errno;
+  const int64_t there = S_ISREG(status.st_mode) && status.st_size < end ? status.st_size : end;
+  int error = 0;
+  if (op->offset < there) error = gather(&runs, op->fd, op->offset, there, 1);
+  const int64_t told = runs.count == 0 ? op->offset : (int64_t)runs.numbers[2 * runs.count - 1];
+  if (error == 0 && there < end && told >= there) append(&runs, end, RUN_DATA);
   runs.numbers[0] = runs.count;
   return error;
 }

@@ -4,7 +4,7 @@ import { dirname, resolve } from 'node:path'
 import { seekSync } from 'fs-ext'
 import { OpenError } from '../backend.js'
 import { fileIo } from '../native/file-io.js'
-import { lockFile } from './image-lock.js'
+import { lockFile, lockForQemu } from './image-lock.js'
 
 export interface ImageOptions {
   readonly path: string
@@ -126,6 +126,9 @@ export async function openImage(options: ImageOptions): Promise<OpenedImage> {
     }
     // A block device's own number names the device itself, not the file system that its node lies on.
     const device = status.isBlockDevice() ? status.rdev : status.dev
+    if (!lockForQemu(fd, options.readOnly ? 'shared' : 'exclusive')) {
+      throw new OpenError(`${path} is in use by QEMU or one of its tools: stop that one first`)
+    }
     const isBlockDevice = status.isBlockDevice()
     return { fd, path, size, device, isBlockDevice, identity: identityOf(fd, isBlockDevice), logicalBlockSize, created }
   } catch (error) {

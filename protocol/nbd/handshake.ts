@@ -8,7 +8,9 @@ import {
   NBD_FLAG_FIXED_NEWSTYLE,
   NBD_FLAG_NO_ZEROES,
   NBD_MAGIC,
+  NBD_OPT_ABORT,
   NBD_OPT_EXPORT_NAME,
+  NBD_OPT_SET_META_CONTEXT,
   NBD_REP_ERR_TLS_REQD,
   NBD_REP_ERR_TOO_BIG,
   NBD_REP_ERR_UNSUP,
@@ -144,23 +146,27 @@ export class Handshake {
     }
     this.#option = view.getUint32(8)
     const length = view.getUint32(12)
-    if (!(this.#option in OPTIONS)) this.#refuseUnknown(length)
-    else if (length > this.#limits.optionLengthMax) this.#refuseLength(length)
-    else this.#expect('optionData', length)
+    const isLong = length > this.#limits.optionLengthMax
+    if (this.#option in OPTIONS && !isLong) this.#expect('optionData', length)
+    else if (this.#option === NBD_OPT_ABORT) this.#takeOption(new Uint8Array(0))
+    else if (this.#option === NBD_OPT_EXPORT_NAME) this.#loseLongName(length)
+    else this.#refuseUnread(length)
   }
 
-  #refuseUnknown(length: number): void {
+  /** Answers an option whose data are skipped. The spec names TLS before any other reason. */
+  #refuseUnread(length: number): void {
     const inTheClear = this.#host.tls === 'require' && !this.#negotiated.secure
+    // A SET replaces what was selected before, also when it fails.
+    if (this.#option === NBD_OPT_SET_META_CONTEXT) this.#negotiated.selection = undefined
     if (inTheClear) this.#refuse(NBD_REP_ERR_TLS_REQD, 'this server talks of nothing before NBD_OPT_STARTTLS', length)
-    else this.#refuse(NBD_REP_ERR_UNSUP, `${optionName(this.#option)} is not known`, length)
+    else if (this.#option in OPTIONS) {
+      this.#refuse(NBD_REP_ERR_TOO_BIG, `${length} bytes of data; ${this.#limits.optionLengthMax} is the bound`, length)
+    } else this.#refuse(NBD_REP_ERR_UNSUP, `${optionName(this.#option)} is not known`, length)
   }
 
-  #refuseLength(length: number): void {
+  #loseLongName(length: number): never {
     const bound = this.#limits.optionLengthMax
-    if (this.#option === NBD_OPT_EXPORT_NAME) {
-      throw new ProtocolError('option-too-long', `an export name of ${length} bytes; ${bound} is the bound`)
-    }
-    this.#refuse(NBD_REP_ERR_TOO_BIG, `${length} bytes of data; ${bound} is the bound`, length)
+    throw new ProtocolError('option-too-long', `an export name of ${length} bytes; ${bound} is the bound`)
   }
 
   #refuse(error: number, message: string, length: number): void {

@@ -74,6 +74,7 @@ export class BlockStatus {
     const question = this.question(request, payload)
     if (question === undefined) throw new TypeError('a malformed filter was let through')
     const limit = (request.flags & NBD_CMD_FLAG_REQ_ONE) === 0 ? BLOCK_STATUS_RUNS_MAX : 1
+    this.#export.inspect()
     const found = await this.#export.backend.extents(request.offset, question.length, limit)
     if (typeof found === 'number') return errnoOf(found)
     const runs = this.#withoutSuspects(request.offset, found).slice(0, limit)

@@ -107,7 +107,11 @@ export class SlowRequests {
     if (this.#export.firstSuspect(request.offset, request.length) !== undefined) {
       return this.#answers.failed(request, EIO)
     }
-    if (typeof reply === 'number') return this.#answers.failed(request, reply)
+    if (typeof reply === 'number') {
+      // Data that are missing may be data that somebody truncated away: then all of them are suspect from here on.
+      this.#export.inspect()
+      return this.#answers.failed(request, reply)
+    }
     count(this.#export.counters, READ_BYTES_AT, request.length)
     this.#answers.data(reply)
   }
