@@ -28,6 +28,7 @@ export type { Backend, Capabilities, Condition, Extent, SparseRead } from './bac
 export { OpenError, ZERO_FAST, ZERO_PUNCH } from './backend.js'
 export * from './errno.js'
 export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.js'
+export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'
 export { duplicateDescriptor } from './native/file-io.js'
 export * from './outcome.js'
 export { lockFile } from './sparse-file/image-lock.js'

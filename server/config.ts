@@ -2,6 +2,7 @@
 // that names the thing and the remedy, before anything is opened.
 import { homedir } from 'node:os'
 import { join } from 'node:path'
+import type { InjectionRule } from '../backends/index.js'
 import { type AccessRules, parseNetwork } from './exports/access.js'
 import type { SpacePolicy } from './exports/space-hold.js'
 import { type Limits, limitsOf } from './limits.js'
@@ -9,7 +10,7 @@ import type { ListenAddress } from './nbd/listen.js'
 import type { TlsConfig, TlsMode } from './nbd/tls.js'
 import type { HttpAddress } from './observe/http.js'
 import type { LogLevel } from './observe/log.js'
-import { parseHttp, parseImage, parseListen, parseSize, parseTime, UsageError } from './values.js'
+import { parseHttp, parseImage, parseListen, parseRule, parseSize, parseTime, UsageError } from './values.js'
 
 export interface ExportConfig {
   readonly name: string
@@ -19,6 +20,7 @@ export interface ExportConfig {
   readonly create: number | undefined
   readonly access: AccessRules
   readonly onSpace: SpacePolicy
+  readonly inject: readonly InjectionRule[]
   /** Bytes that may be lost are read as if they were not. */
   readonly readsSuspects: boolean
 }
@@ -45,6 +47,7 @@ export interface ServeFlags {
   readonly 'state-dir'?: string
   readonly 'log-level'?: LogLevel
   readonly 'on-enospc'?: string
+  readonly inject?: readonly string[]
   readonly 'suspect-reads'?: 'refuse' | 'allow'
   readonly 'allow-clients'?: readonly string[]
   readonly 'allow-subjects'?: readonly string[]
@@ -110,6 +113,7 @@ function exportsOf(flags: ServeFlags): ExportConfig[] {
     if (!names.has(name)) throw new UsageError(`--read-only-export is '${name}', which no image is named`)
   }
   const access = accessOf(flags, names)
+  const inject = (flags.inject ?? []).map(parseRule)
   const onSpace = parseSpacePolicy(flags['on-enospc'] ?? 'report')
   return images.map(({ name, path }) => ({
     name,
@@ -118,6 +122,7 @@ function exportsOf(flags: ServeFlags): ExportConfig[] {
     create,
     access: access(name),
     onSpace,
+    inject,
     readsSuspects: flags['suspect-reads'] === 'allow',
   }))
 }

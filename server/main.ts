@@ -17,7 +17,9 @@ const EXIT_MISTAKE = 1
 const REPEATABLE: ReadonlySet<string> = new Set([
   '_',
   'images',
+  'words',
   'listen',
+  'inject',
   'read-only-export',
   'allow-clients',
   'allow-subjects',

@@ -81,7 +81,7 @@ class Service implements RunningService {
   async #openControl(): Promise<void> {
     const { stateDirectory } = this.#config
     if (stateDirectory === undefined) return
-    const server = await openControl(stateDirectory, this.#registry)
+    const server = await openControl(stateDirectory, this.#registry, this.#log)
     this.#undo.push(() => {
       server.close()
     })

@@ -2,6 +2,7 @@
 // one sentence that names it and says what would be right.
 import { basename } from 'node:path'
 import { NBD_MAX_STRING } from 'nbd-protocol'
+import { type InjectionRule, parseInjection } from '../backends/index.js'
 import type { ListenAddress } from './nbd/listen.js'
 import type { HttpAddress } from './observe/http.js'
 
@@ -86,6 +87,15 @@ export function parseImage(text: string): { readonly name: string; readonly path
     )
   }
   return { name, path }
+}
+
+/** A fault injection rule. @throws UsageError naming the rule */
+export function parseRule(text: string): InjectionRule {
+  try {
+    return parseInjection(text, { size: parseSize, time: parseTime })
+  } catch (error) {
+    throw error instanceof UsageError ? error : new UsageError((error as Error).message)
+  }
 }
 
 /** A whole number from 1 on. @throws UsageError naming `what` */

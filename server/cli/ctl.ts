@@ -15,6 +15,7 @@ import { formatBytes } from './format.js'
 interface CtlFlags {
   readonly action: string
   readonly name?: string
+  readonly words?: readonly string[]
   readonly json?: boolean
   readonly 'state-dir'?: string
 }
@@ -24,6 +25,7 @@ const ACTIONS: Readonly<Record<string, { readonly takesName: boolean }>> = {
   exports: { takesName: false },
   resume: { takesName: true },
   forget: { takesName: true },
+  inject: { takesName: true },
   'hold-release': { takesName: true },
   'hold-fail': { takesName: true },
 }
@@ -53,11 +55,11 @@ function line({ name, size, readOnly, state, suspectBytes, suspectRanges, held, 
   return `${name}: ${state}, ${formatBytes(size)}, ${access}${suspect}${waiting}`
 }
 
-async function run({ action, name, json, 'state-dir': given }: CtlFlags): Promise<number> {
+async function run({ action, name, words, json, 'state-dir': given }: CtlFlags): Promise<number> {
   const rule = ACTIONS[action]
   if (rule === undefined) throw new UsageError(`ctl knows no '${action}': it knows ${Object.keys(ACTIONS).join(', ')}`)
   if (rule.takesName && name === undefined) throw new UsageError(`ctl ${action} needs the name of an export`)
-  const request = { command: action, ...(name === undefined ? {} : { name }) }
+  const request = { command: action, ...(name !== undefined && { name }), ...(words !== undefined && { words }) }
   const reply = await ask(given ?? defaultStateDirectory(), request)
   if (!reply.ok) throw new UsageError(reply.error)
   const exports = [reply.result].flat() as ExportSummary[]
@@ -66,12 +68,13 @@ async function run({ action, name, json, 'state-dir': given }: CtlFlags): Promis
 }
 
 export const ctl: Command<CtlFlags> = {
-  words: 'ctl <action> [name]',
-  describe: 'ask a running server: exports; resume, forget, hold-release, hold-fail NAME',
+  words: 'ctl <action> [name] [words..]',
+  describe: 'ask a running server: exports; resume, forget, inject, hold-release, hold-fail NAME',
   flags: (yargs) =>
     yargs
       .positional('action', { describe: Object.keys(ACTIONS).join(', '), type: 'string' })
       .positional('name', { describe: 'an export', type: 'string' })
+      .positional('words', { describe: 'injection rules, or off', type: 'string', array: true })
       .options({
         json: { type: 'boolean', describe: 'for programs' },
         'state-dir': {
@@ -83,6 +86,7 @@ export const ctl: Command<CtlFlags> = {
       })
       .example('$0 ctl exports', 'every export and its state')
       .example('$0 ctl resume disk.img', 'storage is good again: sync, and believe it if that succeeds')
+      .example('$0 ctl inject disk.img write:ENOSPC@1G-2G', 'fail writes on purpose; off ends it')
       .example('$0 ctl forget disk.img', 'the image was restored from a backup: nothing of it is suspect'),
   run,
 }

@@ -35,6 +35,10 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
     describe: 'a full host: report it at once, or hold the write until there is space, hold=10m at the most',
     defaultDescription: 'report',
   },
+  inject: {
+    ...words,
+    describe: 'fail requests on purpose: write:ENOSPC@1G-2G, read:EIO,rate=0.01, flush:EIO,count=1, write:delay=2s',
+  },
   'suspect-reads': {
     choices: ['refuse', 'allow'],
     describe: 'reads of bytes that a failed sync may have lost: EIO, or whatever is there',

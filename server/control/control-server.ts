@@ -6,6 +6,8 @@ import { join } from 'node:path'
 import { DONE, errnoName, errnoOf, OpenError } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import type { ExportRegistry } from '../exports/registry.js'
+import type { Log } from '../observe/log.js'
+import { parseRule } from '../values.js'
 
 /** Longest question; nobody honest comes near it. */
 const LINE_BYTES_MAX = 64 << 10
@@ -16,6 +18,8 @@ const UNIX_PATH_BYTES_MAX = 107
 export interface ControlRequest {
   readonly command: string
   readonly name?: string
+  /** Further arguments, such as injection rules. */
+  readonly words?: readonly string[]
 }
 
 /** `error` is a sentence for the operator. */
@@ -75,21 +79,49 @@ function hold(act: 'release' | 'fail'): (entry: Export) => Promise<ControlReply>
   }
 }
 
-const BY_EXPORT: Readonly<Record<string, (entry: Export) => Promise<ControlReply>>> = {
-  resume,
-  forget,
-  'hold-release': hold('release'),
-  'hold-fail': hold('fail'),
+function inject(log: Log): (entry: Export, words: readonly string[]) => Promise<ControlReply> {
+  return async (entry, words) => {
+    try {
+      const rules = words.filter((word) => word !== 'off').map(parseRule)
+      entry.inject(rules)
+      const texts = rules.map(({ text }) => text)
+      log.warn(
+        { export: entry.name, rules: texts },
+        texts.length > 0 ? 'FAULT INJECTION is on' : 'fault injection is off',
+      )
+      return { ok: true, result: summary(entry) }
+    } catch (error) {
+      return failed((error as Error).message)
+    }
+  }
+}
+
+type Act = (entry: Export, words: readonly string[]) => Promise<ControlReply>
+
+function actions(log: Log): Readonly<Record<string, Act>> {
+  return {
+    resume,
+    forget,
+    inject: inject(log),
+    'hold-release': hold('release'),
+    'hold-fail': hold('fail'),
+  }
 }
 
 /** Answers one question. */
-export async function answerControl(registry: ExportRegistry, request: ControlRequest): Promise<ControlReply> {
-  const { command, name } = request
+export async function answerControl(
+  registry: ExportRegistry,
+  log: Log,
+  request: ControlRequest,
+): Promise<ControlReply> {
+  const { command, name, words = [] } = request
   if (command === 'exports') return { ok: true, result: [...registry].map(summary) }
-  const act = BY_EXPORT[command]
+  const act = actions(log)[command]
   if (act === undefined) return failed(`this server knows no command '${command}'`)
   const entry = name === undefined ? undefined : registry.find(name)
-  return entry === undefined ? failed(`there is no export '${name}': 'candor ctl exports' lists them`) : act(entry)
+  return entry === undefined
+    ? failed(`there is no export '${name}': 'candor ctl exports' lists them`)
+    : act(entry, words)
 }
 
 function parse(line: string): ControlRequest | undefined {
@@ -101,7 +133,7 @@ function parse(line: string): ControlRequest | undefined {
   }
 }
 
-function serve(socket: Socket, registry: ExportRegistry): void {
+function serve(socket: Socket, registry: ExportRegistry, log: Log): void {
   let text = ''
   socket.setEncoding('utf8')
   socket.on('error', () => socket.destroy())
@@ -111,19 +143,19 @@ function serve(socket: Socket, registry: ExportRegistry): void {
     const end = text.indexOf('\n')
     if (end === -1) return
     const request = parse(text.slice(0, end))
-    const reply = request === undefined ? failed('that is no question') : answerControl(registry, request)
+    const reply = request === undefined ? failed('that is no question') : answerControl(registry, log, request)
     Promise.resolve(reply).then((answer) => socket.end(`${JSON.stringify(answer)}\n`))
   })
 }
 
 /** Listens in the state directory, which is locked: a socket that lies there is a dead predecessor's. */
-export async function openControl(stateDirectory: string, registry: ExportRegistry): Promise<Server> {
+export async function openControl(stateDirectory: string, registry: ExportRegistry, log: Log): Promise<Server> {
   const path = controlSocketPath(stateDirectory)
   if (Buffer.byteLength(path) > UNIX_PATH_BYTES_MAX) {
     throw new OpenError(`the control socket ${path} would have too long a path: choose a shorter --state-dir`)
   }
   if (existsSync(path)) unlinkSync(path)
-  const server = createServer((socket) => serve(socket, registry))
+  const server = createServer((socket) => serve(socket, registry, log))
   const umask = process.umask(SOCKET_UMASK)
   try {
     const listening = new Promise<void>((resolve, reject) => {

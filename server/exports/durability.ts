@@ -38,7 +38,7 @@ const SEVERITY: Readonly<Record<ExportState, number>> = { ok: 0, degraded: 1, de
 export class Durability {
   /** Bytes that may be lost: they read as EIO until they are written again. */
   readonly suspect = new RangeSet()
-  readonly #backend: Backend
+  readonly #backend: () => Backend
   readonly #record: DurableRecord | undefined
   readonly #events: DurabilityEvents
   readonly #inFlight = new Set<Change>()
@@ -56,7 +56,8 @@ export class Durability {
   #rewritten = false
   #stored: Promise<Outcome> = Promise.resolve(DONE)
 
-  constructor(backend: Backend, record: DurableRecord | undefined, events: DurabilityEvents) {
+  /** `backend` is asked for anew each time: fault injection may stand before it for a while. */
+  constructor(backend: () => Backend, record: DurableRecord | undefined, events: DurabilityEvents) {
     this.#backend = backend
     this.#record = record
     this.#events = events
@@ -127,7 +128,7 @@ export class Durability {
   /** Asks whether write-back has failed since the last sync; once a second, and after reads that missed the cache. */
   probe(): void {
     if (this.#unflushed.empty && this.#syncing === undefined) return
-    const errno = errnoOf(this.#backend.probe())
+    const errno = errnoOf(this.#backend().probe())
     if (errno !== 0) this.#failed(errno | SYNC_FAILED, 'write-back failed before any sync')
   }
 
@@ -150,14 +151,16 @@ export class Durability {
     // What is rewritten while the sync runs is not covered by it, so the record keeps what is suspect now.
     const suspect = this.#rewritten ? [...this.suspect] : undefined
     this.#rewritten = false
-    this.#running = this.#backend.flush().then((outcome) => {
-      const told = this.judge(outcome)
-      if (told === DONE) this.#noted(this.#record?.synced(this.#unflushed.ranges(this.#backend.size)) ?? true)
-      if (told === DONE && suspect !== undefined) this.#store(suspect)
-      this.#syncing = undefined
-      this.#running = undefined
-      return told
-    })
+    this.#running = this.#backend()
+      .flush()
+      .then((outcome) => {
+        const told = this.judge(outcome)
+        if (told === DONE) this.#noted(this.#record?.synced(this.#unflushed.ranges(this.#backend().size)) ?? true)
+        if (told === DONE && suspect !== undefined) this.#store(suspect)
+        this.#syncing = undefined
+        this.#running = undefined
+        return told
+      })
     return this.#running
   }
 
@@ -175,7 +178,7 @@ export class Durability {
   #failed(outcome: Outcome, reason: string): void {
     this.#epoch += 1
     for (const marks of [this.#syncing, this.#unflushed]) {
-      for (const { start, end } of marks?.ranges(this.#backend.size) ?? []) this.suspect.add(start, end)
+      for (const { start, end } of marks?.ranges(this.#backend().size) ?? []) this.suspect.add(start, end)
     }
     this.#unflushed = new PageMarks()
     this.#syncing = this.#syncing && new PageMarks()
@@ -212,14 +215,14 @@ export class Durability {
 
   /** What an earlier server knew, before the first client comes. */
   restore(state: ExportState, errno: number, suspect: Iterable<Range>): void {
-    for (const { start, end } of suspect) this.suspect.add(start, Math.min(end, this.#backend.size))
+    for (const { start, end } of suspect) this.suspect.add(start, Math.min(end, this.#backend().size))
     if (state !== 'ok') this.#worsen(state, (errno || EIO) | SYNC_FAILED, 'it was so when it was last served')
     this.#events.changed()
   }
 
   /** The operator's word that storage is good again: believed when a sync succeeds. Suspect ranges stay. */
   async resume(): Promise<Outcome> {
-    const outcome = await this.#backend.flush()
+    const outcome = await this.#backend().flush()
     if (outcome !== DONE) return outcome
     this.#failure = DONE
     this.#state = 'ok'

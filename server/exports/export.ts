@@ -13,7 +13,15 @@ import {
   NBD_FLAG_SEND_TRIM,
   NBD_FLAG_SEND_WRITE_ZEROES,
 } from 'nbd-protocol'
-import { type Backend, DONE, errnoName, type Outcome } from '../../backends/index.js'
+import {
+  type Backend,
+  DONE,
+  errnoName,
+  type InjectionRule,
+  injectionPlan,
+  type Outcome,
+  withFaults,
+} from '../../backends/index.js'
 import {
   type Counters,
   count,
@@ -23,6 +31,8 @@ import {
   errorAt,
   exportCounters,
   HELD_AT,
+  INJECTED_AT,
+  INJECTING_AT,
   STATE_AT,
   SUSPECT_BYTES_AT,
   UNCLEAN_AT,
@@ -74,7 +84,8 @@ export interface ExportOptions {
 export class Export {
   readonly name: string
   readonly description: string
-  readonly backend: Backend
+  /** What the image lies on; with faults in front of it while some are injected. */
+  backend: Backend
   readonly size: number
   readonly readOnly: boolean
   readonly access: Access
@@ -84,6 +95,7 @@ export class Export {
   readonly space: SpaceHold
   /** `--suspect-reads allow`: bytes that may be lost are read as if they were not. */
   readonly #readsSuspects: boolean
+  readonly #storage: Backend
   readonly #witness: ExportWitness
   readonly #ledger: Ledger | undefined
   /** Bytes of the image that were there at the last look. */
@@ -95,6 +107,7 @@ export class Export {
     this.description = options.description ?? ''
     this.access = options.access ?? new Access()
     this.backend = backend
+    this.#storage = backend
     this.size = backend.size
     this.readOnly = !backend.can.write
     this.#readsSuspects = options.readsSuspects ?? false
@@ -106,10 +119,17 @@ export class Export {
         this.counters[HELD_AT] = held
       },
     })
-    this.durability = new Durability(backend, record, {
+    this.durability = new Durability(() => this.backend, record, {
       changed: () => this.#publish(),
       worsened: (state, reason) => this.#witness.stateChanged(this.name, state, reason),
     })
+  }
+
+  /** Fails requests by these rules from now on, until it is called with none. */
+  inject(rules: readonly InjectionRule[]): void {
+    const plan = injectionPlan(rules, () => count(this.counters, INJECTED_AT))
+    this.backend = rules.length === 0 ? this.#storage : withFaults(this.#storage, plan)
+    this.counters[INJECTING_AT] = rules.length
   }
 
   /** The image was synced when all was said and done. */

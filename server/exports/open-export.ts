@@ -20,7 +20,7 @@ export async function openExport(
   stateDirectory: string | undefined,
   log: Log,
 ): Promise<OpenedExport> {
-  const { name, path, readOnly, create, access, onSpace, readsSuspects } = config
+  const { name, path, readOnly, create, access, onSpace, inject, readsSuspects } = config
   const backend = await openBackend('sparse-file', { path, readOnly, create })
   try {
     for (const warning of backend.warnings) log.warn({ export: name, path }, warning)
@@ -28,6 +28,10 @@ export async function openExport(
     const ledger = ledgerOf(name, stateDirectory, log)
     const options = { name, backend, access: new Access(access), witness: log, record, onSpace, readsSuspects, ledger }
     const entry = new Export(options)
+    if (inject.length > 0) {
+      entry.inject(inject)
+      log.warn({ export: name, rules: inject.map(({ text }) => text) }, 'FAULT INJECTION is on: errors are made up')
+    }
     if (found !== undefined) await putInForce(entry, found, log)
     if (stateDirectory === undefined && !readOnly) {
       log.warn({ export: name }, 'without a state directory, what a failed sync made suspect is forgotten at the end')

@@ -3,7 +3,8 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { fastify } from 'fastify'
 import { HEARTBEAT_AT } from './counters.js'
-import { metricsRegistry, type Observed } from './metrics.js'
+import type { Observed } from './metric-families.js'
+import { metricsRegistry } from './metrics.js'
 
 /** What the NBD thread starts this thread with. */
 export interface HttpThreadData {

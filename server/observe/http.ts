@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { OpenError } from '../../backends/index.js'
 import type { HttpThreadData, HttpThreadReport } from './http-thread.js'
-import type { Observed } from './metrics.js'
+import type { Observed } from './metric-families.js'
 
 export interface HttpAddress {
   readonly host: string
