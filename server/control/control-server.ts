@@ -156,15 +156,13 @@ export async function openControl(stateDirectory: string, registry: ExportRegist
   }
   if (existsSync(path)) unlinkSync(path)
   const server = createServer((socket) => serve(socket, registry, log))
+  const listening = new Promise<void>((resolve, reject) => {
+    server.once('listening', resolve).once('error', reject)
+  })
+  // bind(2) happens within this call, so the socket never exists with wider permissions.
   const umask = process.umask(SOCKET_UMASK)
-  try {
-    const listening = new Promise<void>((resolve, reject) => {
-      server.once('listening', resolve).once('error', reject)
-    })
-    server.listen(path)
-    await listening
-  } finally {
-    process.umask(umask)
-  }
+  server.listen(path)
+  process.umask(umask)
+  await listening
   return server
 }

@@ -145,7 +145,9 @@ export class Transmission implements SlowAnswers {
     const refusal = this.#draining ? NBD_ESHUTDOWN : validate(request, this.#terms)
     if (refusal !== NBD_SUCCESS) this.#refuse(request, refusal)
     else if (this.#export.durability.unrecorded) this.failed(request, EIO)
-    else if (request.length === 0 && (request.type === NBD_CMD_READ || changesImage(request.type))) this.done(request)
+    else if ((request.flags & NBD_CMD_FLAG_FUA) !== 0 && this.#export.durability.failure !== DONE) {
+      this.failed(request, this.#export.durability.failure)
+    } else if (request.length === 0 && (request.type === NBD_CMD_READ || changesImage(request.type))) this.done(request)
     else if (request.type === NBD_CMD_READ) this.#read(request)
     else if (request.type === NBD_CMD_WRITE) this.#write(request, bytes, at)
     else if (request.type === NBD_CMD_BLOCK_STATUS) this.#blockStatus(request, copyOf(bytes, at, request.payloadLength))

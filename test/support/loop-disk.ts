@@ -68,6 +68,11 @@ export function mountLoopDisk(scope: Scope, { type, sizeMiB, mountOptions }: Loo
   return { ...mounted, device, grow: (larger) => growDisk({ type, image, device, folder: mounted.folder }, larger) }
 }
 
+/** Mounts the file system that a file holds, which stays when the mount goes. */
+export function mountFile(scope: Scope, type: DiskType, image: string, ...mountOptions: readonly string[]): Mounted {
+  return mountAt(scope, scratch(scope), ['-t', type, '-o', ['loop', ...mountOptions].join(','), image])
+}
+
 function growDisk(
   { type, image, device, folder }: { type: DiskType; image: string; device: string; folder: string },
   sizeMiB: number,
@@ -154,7 +159,7 @@ function unmount(folder: string): void {
 }
 
 /** A shell that cleans up when this process dies without doing so: its standard input ends then. Returns the disarming. */
-function orphanage(script: string, ...args: readonly string[]): () => void {
+export function orphanage(script: string, ...args: readonly string[]): () => void {
   const guard = spawn('sh', ['-c', `read -r _; ${script}`, 'sh', ...args], {
     stdio: ['pipe', 'ignore', 'ignore'],
     detached: true,
