@@ -90,7 +90,7 @@ class Service implements RunningService {
   async #openHttp(): Promise<void> {
     const beat = () => {
       this.#counters[HEARTBEAT_AT] = Date.now()
-      for (const { durability } of this.#registry) durability.probe()
+      for (const entry of this.#registry) entry.beat()
     }
     beat()
     const timer = setInterval(beat, HEARTBEAT_MS)

@@ -33,6 +33,7 @@ import {
   HELD_AT,
   INJECTED_AT,
   INJECTING_AT,
+  OLDEST_SINCE_AT,
   STATE_AT,
   SUSPECT_BYTES_AT,
   UNCLEAN_AT,
@@ -41,7 +42,11 @@ import type { Ledger } from '../state/ledger.js'
 import { Access } from './access.js'
 import { Durability, type DurableRecord } from './durability.js'
 import { SpaceHold, type SpacePolicy } from './space-hold.js'
+import { type Waiting, WaitingRequests } from './waiting.js'
 import { WriteOrder } from './write-order.js'
+
+/** A request that storage keeps for longer than this is told of, once and then in sums. */
+const HUNG_MS = 10_000
 
 /** Told of everything that went wrong on an export; never blocks. */
 export interface ExportWitness {
@@ -49,6 +54,8 @@ export interface ExportWitness {
   requestFailed(name: string, failure: Failure): void
   /** The export's state changed for the worse; `reason` is a sentence. */
   stateChanged(name: string, state: ExportState, reason: string): void
+  /** Storage has not answered a request for a long time. */
+  requestHangs(name: string, waiting: Waiting): void
   /** Requests that a lost connection left behind were dropped before the kernel had them. */
   requestsDropped(name: string, failure: Failure): void
 }
@@ -91,6 +98,7 @@ export class Export {
   readonly access: Access
   readonly counters: Counters = exportCounters()
   readonly order = new WriteOrder()
+  readonly waiting = new WaitingRequests()
   readonly durability: Durability
   readonly space: SpaceHold
   /** `--suspect-reads allow`: bytes that may be lost are read as if they were not. */
@@ -130,6 +138,14 @@ export class Export {
     const plan = injectionPlan(rules, () => count(this.counters, INJECTED_AT))
     this.backend = rules.length === 0 ? this.#storage : withFaults(this.#storage, plan)
     this.counters[INJECTING_AT] = rules.length
+  }
+
+  /** Called once a second: asks write-back whether it failed, and shows how long storage has kept a request. */
+  beat(): void {
+    this.durability.probe()
+    const { oldest } = this.waiting
+    this.counters[OLDEST_SINCE_AT] = oldest?.since ?? 0
+    if (oldest !== undefined && Date.now() - oldest.since > HUNG_MS) this.#witness.requestHangs(this.name, oldest)
   }
 
   /** The image was synced when all was said and done. */

@@ -82,7 +82,9 @@ export class SlowRequests {
     this.#count += 1
     this.#bytes += bytes
     count(this.#export.counters, IN_FLIGHT_AT)
+    const waiting = this.#export.waiting.enter(own.type)
     void this.#run(own, payload).then(() => {
+      this.#export.waiting.leave(waiting)
       this.#count -= 1
       this.#bytes -= bytes
       count(this.#export.counters, IN_FLIGHT_AT, -1)

@@ -5,6 +5,7 @@ import { commandName } from 'nbd-protocol'
 import { type Logger, pino } from 'pino'
 import { errnoName } from '../../backends/index.js'
 import type { ExportWitness, Failure } from '../exports/export.js'
+import type { Waiting } from '../exports/waiting.js'
 
 /** How often repeated events are summed up. */
 const SUMMARY_MS = 10_000
@@ -74,6 +75,11 @@ export class Log implements ExportWitness {
   requestFailed(name: string, { client, command, errno, offset, length }: Failure): void {
     const kind = `${commandName(command)} failed on export ${name}: ${errnoName(errno)}`
     this.limited(kind, { export: name, client, command: commandName(command), errno: errnoName(errno), offset, length })
+  }
+
+  requestHangs(name: string, { command, since }: Waiting): void {
+    const seconds = Math.round((Date.now() - since) / 1000)
+    this.limited(`storage of export ${name} does not answer`, { export: name, command: commandName(command), seconds })
   }
 
   stateChanged(name: string, state: string, reason: string): void {

@@ -16,6 +16,7 @@ import {
   IN_FLIGHT_AT,
   INJECTED_AT,
   INJECTING_AT,
+  OLDEST_SINCE_AT,
   PROTOCOL_ERRORS,
   PROTOCOL_ERRORS_AT,
   READ_BYTES_AT,
@@ -55,6 +56,13 @@ export interface Family {
 
 function* perExport(observed: Observed, at: number): Iterable<Sample> {
   for (const { name, counters } of observed.exports) yield { labels: { export: name }, value: counters[at] ?? 0 }
+}
+
+function* ages({ exports }: Observed): Iterable<Sample> {
+  for (const { name, counters } of exports) {
+    const since = counters[OLDEST_SINCE_AT] ?? 0
+    yield { labels: { export: name }, value: since === 0 ? 0 : Math.max(0, Date.now() - since) / 1000 }
+  }
 }
 
 function* requests({ exports }: Observed): Iterable<Sample> {
@@ -126,6 +134,12 @@ export const FAMILIES: readonly Family[] = [
     help: 'Requests handed to storage and not answered yet.',
     type: 'gauge',
     collect: (observed) => perExport(observed, IN_FLIGHT_AT),
+  },
+  {
+    name: 'candor_oldest_request_age_seconds',
+    help: 'How long the oldest request handed to storage has not been answered; 0 while there is none.',
+    type: 'gauge',
+    collect: ages,
   },
   {
     name: 'candor_requests_dropped_total',

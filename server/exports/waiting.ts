@@ -1,0 +1,29 @@
+// Requests that storage has not answered, in order of arrival: hung storage shows as the age of the first.
+
+/** A request on its way through storage. */
+export interface Waiting {
+  /** ms since the epoch. */
+  readonly since: number
+  /** The spec's number. */
+  readonly command: number
+}
+
+export class WaitingRequests {
+  readonly #requests = new Set<Waiting>()
+
+  enter(command: number): Waiting {
+    const waiting = { since: Date.now(), command }
+    this.#requests.add(waiting)
+    return waiting
+  }
+
+  leave(waiting: Waiting): void {
+    this.#requests.delete(waiting)
+  }
+
+  /** The one that has waited longest. */
+  get oldest(): Waiting | undefined {
+    const [first] = this.#requests
+    return first
+  }
+}

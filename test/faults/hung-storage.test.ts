@@ -1,0 +1,52 @@
+// Storage that does not come back: visible from outside, and nobody else's trouble. fsfreeze makes the kernel hold
+// every write to one file system.
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { attach, lastFirst, MIB, serve, stamped } from '../support/faults.js'
+import { mountLoopDisk, run, sparseFile } from '../support/loop-disk.js'
+import { needsRoot } from '../support/requirements.js'
+
+const AGE = 'candor_oldest_request_age_seconds{export="frozen"}'
+const IN_FLIGHT = 'candor_requests_in_flight{export="frozen"}'
+
+test('while one file system is frozen, its requests show their age, and an export on another one does not notice', {
+  skip: needsRoot('mkfs.ext4', 'losetup', 'setpriv', 'fsfreeze'),
+}, async (t) => {
+  const scope = lastFirst(t)
+  const [frozenDisk, otherDisk] = [
+    mountLoopDisk(scope, { type: 'ext4', sizeMiB: 64 }),
+    mountLoopDisk(scope, { type: 'ext4', sizeMiB: 64 }),
+  ]
+  const frozen = sparseFile(join(frozenDisk.folder, 'disk.img'), 32 * MIB)
+  const other = sparseFile(join(otherDisk.folder, 'disk.img'), 32 * MIB)
+  const candor = await serve(scope, [`frozen=${frozen}`, `other=${other}`])
+  const client = await attach(candor.uris[0] ?? '')
+  const neighbour = await attach(candor.uris.find((uri) => uri.includes('/other')) ?? '')
+  await client.write(0, stamped(0, MIB))
+  await client.flush()
+
+  run('fsfreeze', '--freeze', frozenDisk.folder)
+  let thawed = false
+  const thaw = () => {
+    if (!thawed) run('fsfreeze', '--unfreeze', frozenDisk.folder)
+    thawed = true
+  }
+  scope.after(thaw)
+  // FUA and trim go to the pool by themselves; a plain write would be tried inline, which the kernel would hold too.
+  const held = [client.write(4096, stamped(4096, 4096, 1), 1), client.trim(8 * MIB, MIB)]
+  while (((await candor.metrics()).get(AGE) ?? 0) < 2) {}
+  assert.equal((await candor.metrics()).get(IN_FLIGHT), 2)
+  for (let index = 0; index < 50; index++) {
+    await neighbour.write(index * 4096, stamped(index * 4096, 4096))
+    await neighbour.flush()
+  }
+  assert.equal((await client.read(0, MIB)).length, MIB)
+  assert.equal((await fetch(`${candor.httpUrl}/healthz`)).status, 200)
+
+  thaw()
+  await Promise.all(held)
+  await client.flush()
+  while (((await candor.metrics()).get(AGE) ?? 1) !== 0) {}
+  assert.equal((await candor.stop()).code, 0)
+})
