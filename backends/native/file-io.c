@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <malloc.h>
 #include <node_api.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -17,6 +18,8 @@
 
 /* CLOCK_MONOTONIC_COARSE ticks every 4 ms at HZ=250 and costs a few nanoseconds: enough to notice a stall. */
 #define STALL_MS 16
+
+#define MMAP_THRESHOLD_BYTES (128 * 1024)
 
 static int64_t coarse_ms(void) {
   struct timespec time;
@@ -168,6 +171,11 @@ static napi_value byte_locked(napi_env env, napi_callback_info info) {
 }
 
 static napi_value init(napi_env env, napi_value exports) {
+#ifdef __GLIBC__
+  /* glibc raises the size from which it maps memory by itself as soon as something large is freed; after that buffers of
+   * a megabyte come from a heap that never shrinks. Fixed, each large buffer goes back when it is freed. */
+  mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
+#endif
 #define DOOR(name, function) {name, NULL, function, NULL, NULL, NULL, napi_default, NULL}
   const napi_property_descriptor properties[] = {
       DOOR("readNow", read_now),

@@ -1,6 +1,6 @@
 // Who may see an export: networks for those who come by TCP, subjects for those who showed a certificate. Law: an export
 // that a client may not see does not exist for it.
-import { BlockList, isIPv6 } from 'node:net'
+import { BlockList, isIPv4, isIPv6 } from 'node:net'
 
 /** What the rules look at. */
 export interface Visitor {
@@ -24,7 +24,7 @@ export function parseNetwork(text: string): { address: string; bits: number; fam
   const family = isIPv6(address) ? 'ipv6' : 'ipv4'
   const most = family === 'ipv6' ? 128 : 32
   const length = bits === undefined ? most : Number(bits)
-  if (length > most || !(family === 'ipv6' || /^\d+(\.\d+){3}$/.test(address))) return undefined
+  if (length > most || !(family === 'ipv6' || isIPv4(address))) return undefined
   return { address, bits: length, family }
 }
 

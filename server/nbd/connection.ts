@@ -31,6 +31,8 @@ export class Connection implements FrameSink, ByteSink {
   #gone = false
   #paused = false
   #resumeScheduled = false
+  /** The peer broke the wire: nothing more of it is read, and what is in flight is answered before the end. */
+  #lost: ProtocolError | undefined
   #fault: ConnectionEnd['fault']
 
   constructor(options: ConnectionOptions) {
@@ -81,20 +83,22 @@ export class Connection implements FrameSink, ByteSink {
   }
 
   #mayRead(): boolean {
-    const resting = this.#securing || this.#receive.waiting || this.#transmission?.disconnected === true
+    const leaving = this.#lost !== undefined || this.#transmission?.disconnected === true
+    const resting = this.#securing || this.#receive.waiting || leaving
     this.#paused = this.#ended || resting
     if (this.#transmission?.halt === 'turn') this.#resumeSoon()
     return !this.#paused
   }
 
   #guarded(work: () => void): void {
-    if (this.#ended) return
+    if (this.#ended || this.#lost !== undefined) return
     try {
       work()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
-      this.#transport.batch.flush()
-      this.#end(error)
+      // Requests that came before are carried out, and so answered: one answer each.
+      this.#lost = error
+      this.#leaveWhenDone()
     }
   }
 
@@ -110,7 +114,7 @@ export class Connection implements FrameSink, ByteSink {
   frameBytes(view: DataView, at: number, end: number): number | undefined {
     if (end - at < requestHeaderBytes(this.#extended)) return undefined
     const bytes = frameSize(view, at, this.#extended)
-    const bound = this.#options.limits.oversizeBytesMax
+    const bound = this.#options.limits.oversizeBytesMax + requestHeaderBytes(this.#extended)
     if (bytes > this.frameBytesMax && bytes > bound) {
       throw new ProtocolError('payload-too-long', `a request announced ${bytes} bytes; ${bound} is the bound`)
     }
@@ -184,7 +188,7 @@ export class Connection implements FrameSink, ByteSink {
 
   /** A slow request was answered, or the peer took replies: what waited may go on. */
   #roomAgain(): void {
-    if (this.#transmission?.disconnected) return this.#leaveWhenDone()
+    if (this.#transmission?.disconnected || this.#lost !== undefined) return this.#leaveWhenDone()
     if (this.#paused) this.#resumeSoon()
   }
 
@@ -203,7 +207,7 @@ export class Connection implements FrameSink, ByteSink {
   #leaveWhenDone(): void {
     if (this.#ended || this.inFlight > 0) return
     this.#transport.batch.flush()
-    this.#end(undefined)
+    this.#end(this.#lost)
   }
 
   #end(fault: ConnectionEnd['fault']): void {

@@ -1,5 +1,6 @@
 // TLS for connections that ask for NBD_OPT_STARTTLS: certificates in the layout that nbdkit and QEMU share, or
 // pre-shared keys in GnuTLS's format. TLS 1.2 is the floor.
+import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
@@ -24,8 +25,11 @@ export interface TlsUpgrade {
   upgrade(socket: Socket): Promise<TLSSocket>
 }
 
-/** Suites whose key both sides know; OpenSSL takes external keys in TLS 1.2 only, as Node offers it. */
+/** Suites whose key both sides know. */
 const PSK_CIPHERS = 'ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:PSK-AES256-GCM-SHA384:PSK-AES128-GCM-SHA256'
+
+/** An external key goes with SHA-256 in TLS 1.3; OpenSSL would choose SHA-384 and fall back to certificates. */
+const SHA256_FIRST = 'TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384'
 
 function readPem(directory: string, name: string): Buffer {
   const path = join(directory, name)
@@ -45,10 +49,16 @@ function certificates(directory: string, verifyClient: boolean): TlsOptions {
   }
   try {
     createSecureContext(options)
+    // OpenSSL takes any text for an empty list of authorities, and would refuse every client later.
+    if (verifyClient) readAuthority(readPem(directory, 'ca-cert.pem'))
   } catch (error) {
     throw new OpenError(`the certificates in ${directory} are of no use: ${(error as Error).message}`)
   }
   return { ...options, requestCert: verifyClient, rejectUnauthorized: verifyClient }
+}
+
+function readAuthority(pem: Buffer): X509Certificate {
+  return new X509Certificate(pem)
 }
 
 /** The keys of a PSK file by identity. @throws OpenError naming the line that is wrong */
@@ -76,7 +86,7 @@ function preSharedKeys(path: string, besideCertificates: boolean): TlsOptions {
   const keys = readPskFile(path)
   return {
     pskCallback: (_socket, identity) => keys.get(identity) ?? null,
-    ciphers: besideCertificates ? `DEFAULT:${PSK_CIPHERS}` : PSK_CIPHERS,
+    ciphers: besideCertificates ? `${SHA256_FIRST}:${PSK_CIPHERS}:DEFAULT` : PSK_CIPHERS,
     ...(besideCertificates ? {} : { maxVersion: 'TLSv1.2' as const }),
   }
 }

@@ -92,7 +92,7 @@ describe('the payload of one request', () => {
     const server = await memoryServer({ oversizeBytesMax: 40 * MIB })
     const other = await server.client()
     const socket = await rawSession(server.path)
-    socket.resume().write(request(NBD_CMD_WRITE, 1, 0, 40 * MIB))
+    socket.resume().write(request(NBD_CMD_WRITE, 1, 0, 40 * MIB + 1))
     await once(socket, 'close')
     assert.equal((await other.read(0, BLOCK)).length, BLOCK)
   })
