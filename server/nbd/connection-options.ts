@@ -13,11 +13,10 @@ export interface ConnectionLimits extends HandshakeLimits, TransmissionLimits {
   readonly oversizeBytesMax: number
 }
 
-/** How a connection ended, for counters and the log. */
-export interface ConnectionEnd {
+/** Why a connection is ended before its time, for counters and the log. */
+export interface ConnectionFault {
   readonly phase: 'handshake' | 'transmission'
-  /** undefined: the peer said goodbye, or simply left in transmission. */
-  readonly fault: 'time-out' | 'disconnect' | ProtocolError | Error | undefined
+  readonly fault: 'time-out' | 'disconnect' | ProtocolError | Error
 }
 
 export interface ConnectionOptions {
@@ -29,6 +28,9 @@ export interface ConnectionOptions {
   /** undefined: NBD_OPT_STARTTLS is refused by the host. */
   readonly tls: TlsUpgrade | undefined
   readonly limits: ConnectionLimits
-  readonly onEnd: (end: ConnectionEnd) => void
+  /** Called when the fault is found, before the peer can notice the end. */
+  readonly onFault: (fault: ConnectionFault) => void
+  /** Called once, when the socket is closed. */
+  readonly onEnd: () => void
   readonly onTransmission: (exportName: string) => void
 }

@@ -11,7 +11,7 @@ import {
   viewOf,
 } from 'nbd-protocol'
 import { type AdoptedSocket, adoptByDataEvents, adoptSocket, type ByteSink } from './adopt-socket.js'
-import type { ConnectionEnd, ConnectionOptions } from './connection-options.js'
+import type { ConnectionFault, ConnectionOptions } from './connection-options.js'
 import { type Established, PAYLOAD_BYTES_MAX, peerName, termsFor } from './negotiation.js'
 import { type FrameSink, ReceiveBuffer } from './receive-buffer.js'
 import { clientSubject } from './tls.js'
@@ -33,7 +33,6 @@ export class Connection implements FrameSink, ByteSink {
   #resumeScheduled = false
   /** The peer broke the wire: nothing more of it is read, and what is in flight is answered before the end. */
   #lost: ProtocolError | undefined
-  #fault: ConnectionEnd['fault']
 
   constructor(options: ConnectionOptions) {
     this.#options = options
@@ -51,6 +50,11 @@ export class Connection implements FrameSink, ByteSink {
       onEnd: () => this.#end(this.#transmission === undefined ? 'disconnect' : undefined),
       onClose: () => this.#closed(),
     })
+  }
+
+  /** It has entered transmission. */
+  get attached(): boolean {
+    return this.#transmission !== undefined
   }
 
   /** Requests that were taken and not answered yet. */
@@ -210,10 +214,11 @@ export class Connection implements FrameSink, ByteSink {
     this.#end(this.#lost)
   }
 
-  #end(fault: ConnectionEnd['fault']): void {
+  #end(fault: ConnectionFault['fault'] | undefined): void {
     if (this.#ended) return
     this.#ended = true
-    this.#fault = fault
+    const phase = this.#transmission === undefined ? 'handshake' : 'transmission'
+    if (fault !== undefined) this.#options.onFault({ phase, fault })
     this.#transport.close()
   }
 
@@ -223,7 +228,6 @@ export class Connection implements FrameSink, ByteSink {
     this.#ended = true
     clearTimeout(this.#timer)
     this.#transmission?.connectionLost()
-    const phase = this.#transmission === undefined ? 'handshake' : 'transmission'
-    this.#options.onEnd({ phase, fault: this.#fault })
+    this.#options.onEnd()
   }
 }

@@ -15,7 +15,7 @@ import {
 } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import { Connection } from './connection.js'
-import type { ConnectionEnd, ConnectionLimits } from './connection-options.js'
+import type { ConnectionFault, ConnectionLimits } from './connection-options.js'
 import { type ListenAddress, listenOn } from './listen.js'
 import { handshakeHost, type Peer, peerName } from './negotiation.js'
 import type { TlsMode, TlsUpgrade } from './tls.js'
@@ -86,7 +86,8 @@ export class NbdServer {
       tls,
       limits,
       onTransmission: (exportName) => log.info({ ...whoIs(peer), export: exportName }, 'client attached'),
-      onEnd: (end) => this.#ended(connection, peer, end),
+      onFault: (fault) => this.#faulted(peer, fault),
+      onEnd: () => this.#ended(connection, peer),
     })
     this.#connections.set(connection, peer)
   }
@@ -100,14 +101,15 @@ export class NbdServer {
     return same >= connectionsPerAddressMax
   }
 
-  #ended(connection: Connection, peer: Peer, { phase, fault }: ConnectionEnd): void {
+  #ended(connection: Connection, peer: Peer): void {
     const { counters, log } = this.#options
     this.#connections.delete(connection)
     count(counters, CONNECTIONS_AT, -1)
-    if (fault === undefined) {
-      if (phase === 'transmission') log.info(whoIs(peer), 'client detached')
-      return
-    }
+    if (connection.attached) log.info(whoIs(peer), 'client detached')
+  }
+
+  #faulted(peer: Peer, { phase, fault }: ConnectionFault): void {
+    const { counters, log } = this.#options
     const reason = fault instanceof ProtocolError ? fault.code : typeof fault === 'string' ? fault : 'other'
     if (phase === 'handshake') count(counters, HANDSHAKE_FAILURES_AT + indexOr(HANDSHAKE_FAILURES, reason))
     else if (fault instanceof ProtocolError) count(counters, PROTOCOL_ERRORS_AT + indexOr(PROTOCOL_ERRORS, reason))

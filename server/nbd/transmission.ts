@@ -29,7 +29,7 @@ import { encodeReadHeader, readHeaderBytes, replyDone, replyError } from './repl
 import type { ReplyBatch } from './reply-batch.js'
 import { type SlowAnswers, SlowRequests } from './slow-requests.js'
 import type { TransmissionLimits, TransmissionOptions } from './transmission-options.js'
-import { changesImage, type Terms, validate } from './validation.js'
+import { changesImage, promisesDurability, type Terms, validate } from './validation.js'
 
 /** Requests, and bytes of READ and WRITE, that one turn serves before other connections have theirs. */
 const TURN_REQUESTS_MAX = 1024
@@ -145,7 +145,7 @@ export class Transmission implements SlowAnswers {
     const refusal = this.#draining ? NBD_ESHUTDOWN : validate(request, this.#terms)
     if (refusal !== NBD_SUCCESS) this.#refuse(request, refusal)
     else if (this.#export.durability.unrecorded) this.failed(request, EIO)
-    else if ((request.flags & NBD_CMD_FLAG_FUA) !== 0 && this.#export.durability.failure !== DONE) {
+    else if (promisesDurability(request) && this.#export.durability.failure !== DONE) {
       this.failed(request, this.#export.durability.failure)
     } else if (request.length === 0 && (request.type === NBD_CMD_READ || changesImage(request.type))) this.done(request)
     else if (request.type === NBD_CMD_READ) this.#read(request)

@@ -62,6 +62,11 @@ export function changesImage(type: number): boolean {
   return type === NBD_CMD_WRITE || type === NBD_CMD_TRIM || type === NBD_CMD_WRITE_ZEROES
 }
 
+/** FUA binds what changes the image; on other commands the spec has it ignored. */
+export function promisesDurability({ type, flags }: Request): boolean {
+  return (flags & NBD_CMD_FLAG_FUA) !== 0 && changesImage(type)
+}
+
 /** NBD_SUCCESS, or the error value with which the request is refused ("Error values"). */
 export function validate(request: Request, terms: Terms): number {
   const { type, offset, length } = request

@@ -99,7 +99,7 @@ describe('payloads', { timeout }, () => {
     const session = await Session.enter(scope, served.unix, 'extended')
     assert.equal(await session.error(session.writing(0, zeroes(PAYLOAD_MAX + 4096))), E.INVAL)
     await session.serves()
-    for (const length of [128 * MIB, 2 ** 32, 2n ** 63n, 2n ** 64n - 1n]) {
+    for (const length of [128 * MIB + 1, 2 ** 32, 2n ** 63n, 2n ** 64n - 1n]) {
       const next = await Session.enter(scope, served.unix, 'extended')
       next.send({ type: CMD.WRITE, flags: FLAG.PAYLOAD_LEN, offset: 0, length })
       await next.closes()

@@ -53,7 +53,7 @@ export function framesOf(input: Uint8Array, style: Style, stuffed: boolean): Fra
       bytes = raw(bytes.subarray(0, start), zeroes(payloadLength), bytes.subarray(start))
     }
     if (payloadLength > bytes.length - start) {
-      const end = headerBytes + payloadLength > OVERSIZE_BYTES_MAX ? 'lost' : 'open'
+      const end = payloadLength > OVERSIZE_BYTES_MAX ? 'lost' : 'open'
       return { bytes, requests, end, between: false, heard: end === 'lost' ? start : bytes.length }
     }
     if (type === DISC) return { bytes, requests, end: 'disc', between: false, heard: start + payloadLength }

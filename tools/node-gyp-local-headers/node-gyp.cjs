@@ -62,5 +62,7 @@ const headers = nodeDirectory()
 const options = headers === undefined ? [] : [`--nodedir=${headers}`]
 const run = spawnSync(process.execPath, [nodeGyp, ...process.argv.slice(2), '--loglevel=warn', ...options], {
   stdio: 'inherit',
+  // node-gyp believes the environment before its own arguments, and npm passes its user's configuration there.
+  env: { ...process.env, ...(headers !== undefined && { npm_config_nodedir: headers }) },
 })
 process.exit(run.status ?? 1)
