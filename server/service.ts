@@ -116,7 +116,7 @@ class Service implements RunningService {
 
   async #finalSync(entry: Export): Promise<boolean> {
     const outcome = await entry.flush()
-    entry.wasSynced = outcome === DONE
+    entry.wasSynced = outcome === DONE && entry.waiting.oldest === undefined
     if (outcome === DONE) return true
     const errno = errnoName(errnoOf(outcome))
     this.#log.error({ export: entry.name, errno }, `the final sync of export ${entry.name} failed: ${errno}`)

@@ -145,7 +145,9 @@ export class Export {
     this.durability.probe()
     const { oldest } = this.waiting
     this.counters[OLDEST_SINCE_AT] = oldest?.since ?? 0
-    if (oldest !== undefined && Date.now() - oldest.since > HUNG_MS) this.#witness.requestHangs(this.name, oldest)
+    // What is held waits for space, which is told elsewhere.
+    const hangs = this.space.held === 0 && oldest !== undefined && Date.now() - oldest.since > HUNG_MS
+    if (hangs) this.#witness.requestHangs(this.name, oldest)
   }
 
   /** The image was synced when all was said and done. */

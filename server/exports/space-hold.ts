@@ -25,7 +25,8 @@ export function isSpaceError(outcome: Outcome): boolean {
 export class SpaceHold {
   readonly policy: SpacePolicy
   readonly #events: HoldEvents
-  readonly #waiting = new Set<(wake: Wake) => void>()
+  /** Who waits, with the question whether anybody still waits for them. */
+  readonly #waiting = new Map<(wake: Wake) => void, () => boolean>()
   #held = 0
   #since: number | undefined
   #timer: NodeJS.Timeout | undefined
@@ -61,7 +62,7 @@ export class SpaceHold {
     this.#enter()
     try {
       while (isSpaceError(outcome) && performance.now() < deadline) {
-        const wake = this.#shutDown ? 'shut-down' : await this.#wait(deadline)
+        const wake = this.#shutDown ? 'shut-down' : await this.#wait(deadline, wanted)
         if (wake === 'shut-down') return SHUT_DOWN
         if (wake === 'fail' || !wanted()) return outcome
         outcome = await attempt()
@@ -91,7 +92,7 @@ export class SpaceHold {
     this.#events.changed(this.#held)
   }
 
-  #wait(deadline: number): Promise<Wake> {
+  #wait(deadline: number, wanted: () => boolean): Promise<Wake> {
     return new Promise((settle) => {
       const wake = (why: Wake) => {
         clearTimeout(timer)
@@ -101,19 +102,28 @@ export class SpaceHold {
         this.#waiting.delete(wake)
         settle('retry')
       }, deadline - performance.now())
-      this.#waiting.add(wake)
+      this.#waiting.set(wake, wanted)
     })
   }
 
+  /** Ends the wait of requests whose client has gone: what was sent again elsewhere stands behind them. */
+  dropUnwanted(): void {
+    for (const [wake, wanted] of [...this.#waiting]) {
+      if (wanted()) continue
+      this.#waiting.delete(wake)
+      wake('fail')
+    }
+  }
+
   #retryOne(): void {
-    const [first] = this.#waiting
+    const [first] = this.#waiting.keys()
     if (first === undefined) return
     this.#waiting.delete(first)
     first('retry')
   }
 
   #wakeAll(wake: Wake): void {
-    const waiting = [...this.#waiting]
+    const waiting = [...this.#waiting.keys()]
     this.#waiting.clear()
     for (const each of waiting) each(wake)
   }

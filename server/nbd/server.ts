@@ -139,6 +139,8 @@ export class NbdServer {
   }
 
   #busy(): boolean {
+    // Requests whose connection is gone are on their way through storage all the same, and a sync must not overtake them.
+    for (const { waiting } of this.#options.registry) if (waiting.oldest !== undefined) return true
     for (const { inFlight, backlog } of this.#connections.keys()) if (inFlight > 0 || backlog > 0) return true
     return false
   }

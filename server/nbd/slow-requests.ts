@@ -17,6 +17,7 @@ import {
 } from 'nbd-protocol'
 import { DONE, EIO, type Outcome, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
+import { isSpaceError } from '../exports/space-hold.js'
 import { count, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import type { BlockStatus } from './block-status.js'
 import { encodeReadHeader, encodeReadRuns, readHeaderBytes } from './replies.js'
@@ -73,6 +74,7 @@ export class SlowRequests {
   /** The connection is gone: what the kernel has not been given yet is dropped, and no answer is sent any more. */
   connectionLost(): void {
     this.#lost = true
+    this.#export.space.dropUnwanted()
   }
 
   /** Takes a request on. `payload` is owned from here; the request is copied. */
@@ -156,15 +158,15 @@ export class SlowRequests {
     const turn = order.enter(request.offset, request.length)
     try {
       if (turn.ahead !== undefined) await turn.ahead
-      if (this.#lost) {
-        const { type: command, offset, length } = request
-        this.#export.dropped({ client: this.#client, command, errno: 0, offset, length })
-        return undefined
-      }
+      if (this.#lost) return this.#dropped(request)
       return await this.#changeNow(request, payload)
     } finally {
       order.leave(turn)
     }
+  }
+
+  #dropped({ type, offset, length }: DecodedRequest): undefined {
+    this.#export.dropped({ client: this.#client, command: type, errno: 0, offset, length })
   }
 
   async #changeNow(request: DecodedRequest, payload: Uint8Array): Promise<Outcome> {
@@ -177,6 +179,8 @@ export class SlowRequests {
     const change = type === NBD_CMD_TRIM ? undefined : served.durability.begin(offset, length)
     const attempt = () => this.#submit(request, payload, durable)
     const outcome = await served.space.run(attempt, () => !this.#lost)
+    // Nobody hears that there was no space, so it is noted that the request came to nothing.
+    if (this.#lost && isSpaceError(outcome)) this.#dropped(request)
     if (change !== undefined) {
       served.durability.finish(change, outcome === DONE, durable)
       if (outcome === DONE) served.reached(offset + length)
