@@ -121,6 +121,6 @@ eachAttachment.test(
     await useTool('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', uri, plain])
     const read = ['-c', `read -P 9 ${MIB} 65536`, '-c', `read -P 0 ${4 * MIB} ${MIB}`]
     await useTool('qemu-io', ['-f', 'raw', '-r', ...read, plain])
-    await useTool('qemu-io', ['-f', 'qcow2', '-r', ...read, image])
+    await useTool('qemu-io', ['-f', 'qcow2', '-r', '-U', ...read, image])
   },
 )

@@ -31,9 +31,9 @@ export function readTrace(file: string, image: string): HostWrite[] {
     const [, resumedThread, rest = ''] = RESUMED.exec(line) ?? []
     const whole = resumedThread === undefined ? line : `${unfinished.get(resumedThread) ?? ''}${rest}`
     const [, thread = '', name = '', path, call = ''] = CALL.exec(whole) ?? []
-    if (path !== image) continue
+    // The server writes to its state directory too, and such a call may be cut in two as well.
     if (whole.includes('<unfinished ...>')) unfinished.set(thread, whole.replace(/ *<unfinished \.\.\.>/, ''))
-    else writes.push(parseCall(name, call))
+    else if (path === image) writes.push(parseCall(name, call))
   }
   return writes
 }

@@ -1,0 +1,173 @@
+// Storage that takes every write and fails when it has to keep them, with the kernel's own errors: a small tmpfs, in it
+// a sparse file with ext4, as a thin volume whose pool is exhausted. Law: what fails is the kernel's word, not ours.
+import assert from 'node:assert/strict'
+import { readFileSync, statfsSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import type { Client } from 'nbd-protocol'
+import { NBD_EIO, RequestError } from 'nbd-protocol'
+import type { RunningCandor } from './candor.js'
+import { MIB, type Scope, stamped } from './faults.js'
+import { type Mounted, mountFile, mountMemory, orphanage, run, sparseFile } from './loop-disk.js'
+
+const POOL_MIB = 64
+const DISK_BYTES = 1024 * MIB
+/** Superblock, bitmaps and the few inodes lie here, and have their space in the pool from the start. */
+const METADATA_BYTES = 8 * MIB
+
+export interface ThinStack extends Mounted {
+  /** Makes the pool no larger than what it holds. */
+  exhaust(): void
+  /** Gives the pool more memory: what failed for want of it succeeds from now on. */
+  enlarge(sizeMiB: number): void
+  /** Takes the pool's data away, and the room for it: from now on no write of data can be kept. */
+  breakDown(): void
+  /**
+   * Makes an image of which the file system has given out every block, and the pool none: like that nothing is lost but
+   * the image's data, and the file system is sound again as soon as the pool is.
+   */
+  provision(name: string, size: number): string
+  /** Takes the file system away from everybody and brings it back as the pool holds it: what the page cache knew is gone. */
+  remount(): void
+}
+
+/** What `needsRoot` is to be asked for a thin stack. */
+export const THIN_STACK_NEEDS = ['mkfs.ext4', 'losetup', 'fallocate', 'setpriv'] as const
+
+/** A pool of 64 MiB under a file system of 1 GiB. Without a journal: ext4 would abort it after seconds. */
+export function mountThinStack(scope: Scope): ThinStack {
+  const pool = mountMemory(scope, 'tmpfs', `size=${POOL_MIB}m`)
+  const disk = sparseFile(join(pool.folder, 'disk'), DISK_BYTES)
+  const make = ['-q', '-F', '-m', '0', '-b', '4096', '-N', '64', '-O', '^has_journal', '-E', 'lazy_itable_init=0']
+  run('mkfs.ext4', ...make, disk)
+  keepMetadata(disk)
+  const mounted = mountFile(scope, 'ext4', disk)
+  takePagesOneByOne(mounted)
+  const exhaust = () => {
+    const { blocks, bfree, bsize } = statfsSync(pool.folder)
+    run('mount', '-o', `remount,size=${(blocks - bfree) * bsize}`, pool.folder)
+  }
+  const enlarge = (sizeMiB: number) => run('mount', '-o', `remount,size=${sizeMiB}m`, pool.folder)
+  return {
+    ...mounted,
+    enlarge,
+    exhaust,
+    breakDown: () => {
+      run('fallocate', '--punch-hole', '--offset', String(METADATA_BYTES), '--length', String(DISK_BYTES), disk)
+      exhaust()
+    },
+    provision: (name, size) => {
+      enlarge(POOL_MIB + size / MIB)
+      const image = join(mounted.folder, name)
+      writeFileSync(image, Buffer.alloc(size), { flush: true })
+      run('fallocate', '--dig-holes', disk)
+      keepMetadata(disk)
+      enlarge(POOL_MIB)
+      return image
+    },
+    remount: () => {
+      run('umount', mounted.folder)
+      run('mount', '-t', 'ext4', '-o', 'loop', disk, mounted.folder)
+      takePagesOneByOne(mounted)
+    },
+  }
+}
+
+function keepMetadata(disk: string): void {
+  run('fallocate', '--keep-size', '--length', String(METADATA_BYTES), disk)
+}
+
+/**
+ * The loop driver calls a request done of which the file under it took only a part (lo_complete_rq minds short reads,
+ * not short writes). Storage that lies is another matter, so no request is longer than what is taken or refused whole.
+ */
+function takePagesOneByOne({ folder }: Mounted): void {
+  const device = basename(run('findmnt', '-n', '-o', 'SOURCE', folder))
+  writeFileSync(`/sys/block/${device}/queue/max_sectors_kb`, '4')
+}
+
+/** Takes a file's clean pages out of the page cache, so that reads tell what storage holds. */
+export function evictFile(image: string): void {
+  run('dd', `if=${image}`, 'iflag=nocache', 'count=0', 'status=none')
+}
+
+/** The same, and what lies under it too. */
+export function evict(image: string): void {
+  evictFile(image)
+  writeFileSync('/proc/sys/vm/drop_caches', '1')
+}
+
+/** Reads a file, as a backup does: what storage holds is in the page cache then. */
+export function fillCache(image: string): void {
+  run('dd', `if=${image}`, 'of=/dev/null', 'bs=1M', 'status=none')
+}
+
+/** The kernel writes dirty pages back, as it would some time; whoever calls is not the one who is told of errors. */
+export function writeBack({ folder }: Mounted): void {
+  try {
+    run('sync', '--file-system', folder)
+  } catch {
+    // That it fails is what these stacks are for.
+  }
+}
+
+const WRITE_BACK_SETTINGS = ['dirty_writeback_centisecs', 'dirty_expire_centisecs'] as const
+
+/** Makes the kernel's own write-back come after fractions of a second instead of half a minute. */
+export function hurryWriteBack(scope: Scope): void {
+  for (const setting of WRITE_BACK_SETTINGS) {
+    const path = `/proc/sys/vm/${setting}`
+    const before = readFileSync(path, 'utf8').trim()
+    writeFileSync(path, '20')
+    const disarm = orphanage('echo "$1" > "$2"', before, path)
+    scope.after(() => {
+      writeFileSync(path, before)
+      disarm()
+    })
+  }
+}
+
+/** Writes [start, end) in requests of 1 MiB, all in flight at once, with the content of stamped(). */
+export async function writeStamped(client: Client, start: number, end: number, round = 0, flags = 0): Promise<void> {
+  const offsets = Array.from({ length: (end - start) / MIB }, (_, index) => start + index * MIB)
+  await Promise.all(offsets.map((offset) => client.write(offset, stamped(offset, MIB, round), flags)))
+}
+
+/** What reads of 1 MiB each came to. */
+export interface ReadBack {
+  /** Offsets of which the data are what was written. */
+  readonly right: readonly number[]
+  /** Offsets that were answered with EIO. */
+  readonly refused: readonly number[]
+  /** Offsets that were answered with success and other bytes: lies. */
+  readonly wrong: readonly number[]
+}
+
+/** Reads [start, end) and compares with stamped(). @throws when the answer is neither data nor EIO */
+export async function readBack(client: Client, start: number, end: number, round = 0): Promise<ReadBack> {
+  const result = { right: [] as number[], refused: [] as number[], wrong: [] as number[] }
+  for (let offset = start; offset < end; offset += MIB) {
+    const data = await client.read(offset, MIB).catch((error: unknown) => {
+      if (error instanceof RequestError && error.error === NBD_EIO) return undefined
+      throw error
+    })
+    if (data === undefined) result.refused.push(offset)
+    else if (stamped(offset, MIB, round).compare(data) === 0) result.right.push(offset)
+    else result.wrong.push(offset)
+  }
+  return result
+}
+
+/** What /metrics says of suspect bytes. */
+export async function suspectBytes(candor: RunningCandor, name: string): Promise<number | undefined> {
+  return (await candor.metrics()).get(`candor_export_suspect_bytes{export="${name}"}`)
+}
+
+/** The NBD error of a request that has to fail, and to be answered. */
+export async function errorOf(request: Promise<unknown>): Promise<number> {
+  const error = await request.then(
+    () => assert.fail('the request succeeded'),
+    (reason: unknown) => reason,
+  )
+  if (!(error instanceof RequestError)) throw error
+  return error.error
+}
