@@ -2,7 +2,7 @@
 import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync, type Stats, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { seekSync } from 'fs-ext'
-import { OpenError } from '../backend.js'
+import { type Capabilities, OpenError } from '../backend.js'
 import { fileIo } from '../native/file-io.js'
 import { lockFile, lockForQemu } from './image-lock.js'
 
@@ -29,6 +29,19 @@ export interface OpenedImage {
 }
 
 const SIZE_MAX = 2 ** 53 - 1
+const PREFERRED_BLOCK_SIZE = 4096
+
+/** What an image can do once it is open. */
+export function capabilitiesOf(image: OpenedImage, readOnly: boolean): Capabilities {
+  return {
+    write: !readOnly,
+    trim: true,
+    fastZero: true,
+    extents: !image.isBlockDevice,
+    minimumBlockSize: image.logicalBlockSize,
+    preferredBlockSize: Math.max(PREFERRED_BLOCK_SIZE, image.logicalBlockSize),
+  }
+}
 
 const REASONS: Readonly<Record<string, (path: string) => string>> = {
   ENOENT: (path) => `there is no image at ${path}: give the right path, or --create SIZE to make it`,

@@ -1,6 +1,6 @@
 // A disk image in a sparse file, or on a block device. Law: one open file description for all I/O, syncs and locks;
 // what might wait for storage never runs in the calling thread.
-import { closeSync } from 'node:fs'
+import { closeSync, openSync } from 'node:fs'
 import type { Backend, Capabilities, Condition, Extent, SparseRead } from '../backend.js'
 import { ZERO_FAST, ZERO_PUNCH } from '../backend.js'
 import { EOPNOTSUPP } from '../errno.js'
@@ -24,11 +24,10 @@ import {
 import { type IoPool, poolForDevice } from '../native/io-pool.js'
 import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits, warningsFor } from './file-system.js'
-import { type ImageOptions, type OpenedImage, openImage } from './open-image.js'
+import { capabilitiesOf, type ImageOptions, type OpenedImage, openImage } from './open-image.js'
 import { RUNS_MAX, runsOf, sparseReadRoom, wholeBlocks } from './runs.js'
 
 const PAGE_BYTES = 4096
-const PREFERRED_BLOCK_SIZE = 4096
 /** After an inline write that stalled, writes go to the pool for this long. */
 const STAND_BACK_MS = 250
 
@@ -43,6 +42,8 @@ class SparseFile implements Backend {
   readonly identity: string
   readonly warnings: readonly string[]
   readonly #fd: number
+  /** A second open file description, to ask whether write-back failed: the kernel tells each description once. */
+  readonly #witnessFd: number
   readonly #path: Uint8Array | null
   readonly #block: number
   readonly #pool: IoPool
@@ -60,19 +61,13 @@ class SparseFile implements Backend {
     this.size = image.size
     this.identity = image.identity
     this.#fd = image.fd
+    this.#witnessFd = openSync(`/proc/self/fd/${image.fd}`, 'r')
     this.#path = image.isBlockDevice ? null : new TextEncoder().encode(`${image.path}\0`)
     this.#block = image.logicalBlockSize
     this.#pool = poolForDevice(image.device)
     this.#reads = traits.reads
     this.#writes = traits.writes
-    this.can = {
-      write: !readOnly,
-      trim: true,
-      fastZero: true,
-      extents: !image.isBlockDevice,
-      minimumBlockSize: image.logicalBlockSize,
-      preferredBlockSize: Math.max(PREFERRED_BLOCK_SIZE, image.logicalBlockSize),
-    }
+    this.can = capabilitiesOf(image, readOnly)
     this.warnings = warningsFor(traits, image.size)
   }
 
@@ -221,7 +216,8 @@ class SparseFile implements Backend {
   }
 
   probe(): Outcome {
-    return fileIo.probe(this.#fd)
+    const own = fileIo.probe(this.#fd)
+    return fileIo.probe(this.#witnessFd) || own
   }
 
   cache(offset: number, length: number): Promise<Outcome> {
@@ -244,6 +240,7 @@ class SparseFile implements Backend {
   }
 
   async close(): Promise<void> {
+    closeSync(this.#witnessFd)
     closeSync(this.#fd)
   }
 }

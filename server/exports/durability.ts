@@ -4,33 +4,9 @@
 import type { Backend } from '../../backends/backend.js'
 import { DETACHED, DONE, EIO, errnoOf, isSyncFailure, type Outcome, SYNC_FAILED } from '../../backends/index.js'
 import type { ExportState } from '../observe/counters.js'
+import type { Change, DurabilityEvents, DurableRecord } from './durable-record.js'
 import { PageMarks } from './page-marks.js'
 import { type Range, RangeSet } from './range-set.js'
-
-/** Where what must outlive the server is kept. */
-export interface DurableRecord {
-  /** Called before a range is changed; false when that could not be noted. */
-  touched(offset: number, length: number): boolean
-  /** Everything that was touched is on stable storage, but for what `still` marks; false as above. */
-  synced(still: Iterable<Range>): boolean
-  /** The state and the suspect ranges as they are now; settles when they are on stable storage. */
-  store(state: ExportState, errno: number, suspect: Iterable<Range>): Promise<Outcome>
-}
-
-export interface DurabilityEvents {
-  /** Bytes became suspect, were rewritten, or the state changed. */
-  changed(): void
-  /** The state changed for the worse; `reason` is a sentence. */
-  worsened(state: ExportState, reason: string): void
-}
-
-/** A change of the image that storage has not answered yet. */
-export interface Change {
-  readonly start: number
-  readonly end: number
-  /** Failures that were known when it began. */
-  readonly epoch: number
-}
 
 const SYNC_REASON = 'a sync failed: what was written since the last good one may be lost'
 const SEVERITY: Readonly<Record<ExportState, number>> = { ok: 0, degraded: 1, detached: 2 }
@@ -119,8 +95,12 @@ export class Durability {
     this.#events.changed()
   }
 
-  /** A read was answered by the device: pages that write-back gave up may just have come back as they were before. */
-  readFromStorage(offset: number, length: number): void {
+  /**
+   * A read has succeeded: where write-back gave pages up, storage or the kernel may just have filled them with what was
+   * there before. Asked of reads from the cache as well, which holes get into without a word.
+   */
+  readBack(offset: number, length: number): void {
+    if (this.#unflushed.empty && this.#syncing === undefined) return
     const unflushed = this.#unflushed.intersects(offset, length) || this.#syncing?.intersects(offset, length)
     if (unflushed) this.probe()
   }
@@ -128,6 +108,10 @@ export class Durability {
   /** Asks whether write-back has failed since the last sync; once a second, and after reads that missed the cache. */
   probe(): void {
     if (this.#unflushed.empty && this.#syncing === undefined) return
+    this.#ask()
+  }
+
+  #ask(): void {
     const errno = errnoOf(this.#backend().probe())
     if (errno !== 0) this.#failed(errno | SYNC_FAILED, 'write-back failed before any sync')
   }
@@ -165,10 +149,11 @@ export class Durability {
   }
 
   /**
-   * Draws the consequences of a sync's outcome, or of a durable change's, and returns what the client is to hear: also a
-   * success is none when the probe has meanwhile been told of the error in its place.
+   * Draws the consequences of a sync's outcome, or of a durable change's, and returns what the client is to hear. The
+   * kernel tells an error once: a success is none when a sync beside it, or the probe, was told in its place.
    */
   judge(outcome: Outcome): Outcome {
+    if (outcome === DONE) this.#ask()
     if (outcome === DETACHED) this.detach('the path of the image leads to another file, or to none')
     else if (isSyncFailure(outcome)) this.#failed(outcome, SYNC_REASON)
     return outcome === DONE || outcome === DETACHED ? this.#failure : outcome
@@ -177,6 +162,8 @@ export class Durability {
   /** All that was not synced is suspect now, whatever is in flight included. */
   #failed(outcome: Outcome, reason: string): void {
     this.#epoch += 1
+    // The same failure waits at the other descriptor too: heard later, it would condemn what is written from here on.
+    this.#backend().probe()
     for (const marks of [this.#syncing, this.#unflushed]) {
       for (const { start, end } of marks?.ranges(this.#backend().size) ?? []) this.suspect.add(start, end)
     }
@@ -222,8 +209,12 @@ export class Durability {
 
   /** The operator's word that storage is good again: believed when a sync succeeds. Suspect ranges stay. */
   async resume(): Promise<Outcome> {
+    const epoch = this.#epoch
     const outcome = await this.#backend().flush()
+    if (isSyncFailure(outcome)) this.#failed(outcome, SYNC_REASON)
+    this.#ask()
     if (outcome !== DONE) return outcome
+    if (this.#epoch !== epoch) return this.#failure
     this.#failure = DONE
     this.#state = 'ok'
     this.#store()

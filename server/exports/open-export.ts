@@ -85,11 +85,14 @@ async function putInForce(entry: Export, found: Found, log: Log): Promise<void> 
   if (damaged) log.warn(about, 'the record of this image is damaged; it was set aside as .damaged')
   if (entry.readOnly || !(damaged || stored?.dirty)) return
   const crashed = stored !== undefined && stored.bootId !== bootId()
-  const why = crashed ? 'the host went down while it was served' : 'the last server of it was killed'
+  const why = crashed
+    ? 'the host went down while it was served'
+    : 'its last server was killed, or its final sync failed'
   log.warn({ ...about, crashed }, `unclean end of export ${entry.name}: ${why}`)
   entry.endedUncleanly()
   const outcome = await entry.backend.settle()
-  if (outcome === DONE) return
+  // A damaged record may have told of ranges that were lost before: then nobody knows, and a good sync proves nothing.
+  if (outcome === DONE && !damaged) return
   log.error({ ...about, errno: errnoName(errnoOf(outcome)) }, 'what the last server left unsynced may be lost')
   for (const { start, end } of shadow) {
     entry.durability.missing(start, end, 'the last server was killed, and what it left unsynced failed to sync')

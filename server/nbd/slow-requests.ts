@@ -107,7 +107,7 @@ export class SlowRequests {
     const reply = this.#tellsHoles(request) ? await this.#readSparse(request) : await this.#readPlain(request)
     if (this.#lost) return
     // Write-back may have failed, and these bytes have become suspect, before or while they were read.
-    this.#export.durability.readFromStorage(request.offset, request.length)
+    this.#export.durability.readBack(request.offset, request.length)
     if (this.#export.firstSuspect(request.offset, request.length) !== undefined) {
       return this.#answers.failed(request, EIO)
     }

@@ -163,6 +163,8 @@ export class Transmission implements SlowAnswers {
     const outcome = backend.readNow(this.#batch.bytes, start, length, offset)
     if (outcome === WOULD_BLOCK) return this.#slow.start(request)
     if (outcome !== DONE) return this.failed(request, outcome)
+    this.#export.durability.readBack(offset, length)
+    if (this.#export.firstSuspect(offset, length) !== undefined) return this.failed(request, EIO)
     encodeReadHeader(this.#batch.view, at, this.#style, request)
     this.#batch.commit(start + length)
     count(counters, READ_BYTES_AT, length)

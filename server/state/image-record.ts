@@ -14,7 +14,7 @@ import {
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { DONE, EIO, type Outcome } from '../../backends/index.js'
-import type { DurableRecord } from '../exports/durability.js'
+import type { DurableRecord } from '../exports/durable-record.js'
 import type { Range } from '../exports/range-set.js'
 import type { ExportState } from '../observe/counters.js'
 import {
