@@ -34,6 +34,15 @@ describe('docs/protocol.md', () => {
     )
   })
 
+  test('names only tests of other folders that there are', () => {
+    const others = [...page.matchAll(/`([a-z-]+\/[a-z-]+)` \*([^*]+)\*/g)]
+    assert.ok(others.length >= 5)
+    for (const [, file = '', title = ''] of others) {
+      assert.ok(readFileSync(join(root, 'test', `${file}.test.ts`), 'utf8').includes(title), `${file}: ${title}`)
+    }
+    assert.ok(!page.includes('*pending*'), 'no row is left open')
+  })
+
   test('names every test of this folder', () => {
     assert.deepEqual(
       [...written].filter((title) => !named.has(title)),

@@ -12,7 +12,8 @@ import { ServerTarget } from '../support/coverage-server.js'
 import { Watchdog } from '../support/coverage-watchdog.js'
 import { seededRandom } from '../support/fuzz-random.js'
 
-const LONG = process.env['CANDOR_TEST_ALL'] === '1'
+/** How long the searches take together: a minute, an hour under --all, or as CANDOR_FUZZ_MINUTES says. */
+const MINUTES = Number(process.env['CANDOR_FUZZ_MINUTES'] ?? (process.env['CANDOR_TEST_ALL'] === '1' ? 60 : 1))
 
 // Before anything of it runs: what was compiled earlier is not counted block by block.
 const probe = new CoverageProbe(/\/protocol\/nbd\/dist\/[^/]+\.js$|\/dist\/server\/nbd\/[^/]+\.js$/)
@@ -41,7 +42,7 @@ async function search(scope: TestContext, target: Target, map: CoverageMap): Pro
   const known = cases.filter((each) => each.target === target.name).map(({ input }) => input)
   for (const input of [...target.seeds, ...known]) await explorer.add(input)
   const seeds = explorer.known.length
-  await explorer.explore(target.seconds * 1000 * (LONG ? 60 : 1))
+  await explorer.explore(target.seconds * 1000 * MINUTES)
   scope.diagnostic(
     `${explorer.executions} inputs; ${seeds} seeds grew to ${explorer.known.length} that reach something new`,
   )
