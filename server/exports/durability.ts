@@ -119,9 +119,11 @@ export class Durability {
   /** Everything that completed before the call is durable when the outcome is DONE. Concurrent callers share a sync. */
   flush(): Promise<Outcome> {
     if (this.#failure !== DONE) return Promise.resolve(this.#failure)
+    // A next one that is about to begin covers this call too; two syncs at a time would lose each other's marks.
+    if (this.#next !== undefined) return this.#next
     if (this.#running === undefined) return this.#sync()
     // The running sync began before this call: what completed in between needs the next one.
-    this.#next ??= this.#running.then(() => {
+    this.#next = this.#running.then(() => {
       this.#next = undefined
       return this.#failure === DONE ? this.#sync() : this.#failure
     })

@@ -180,3 +180,36 @@ describe('marks by page', () => {
     }
   })
 })
+
+describe('concurrent FLUSHes', () => {
+  test('never run two syncs at a time, and a failure of either makes everything unsynced suspect', async () => {
+    const disk = await faulty()
+    const clients = await Promise.all(Array.from({ length: 4 }, () => disk.server.client()))
+    let running = 0
+    let most = 0
+    disk.plan = ({ command }) => {
+      if (command !== 'flush') return undefined
+      running += 1
+      most = Math.max(most, running)
+      const after = new Promise((resolve) => setImmediate(resolve)).then(() => {
+        running -= 1
+      })
+      return { outcome: 0, after }
+    }
+    const flushing = clients.map(async (client, index) => {
+      for (let round = 0; round < 50; round++) {
+        await client.write((index * 64 + round) * PAGE, Buffer.alloc(PAGE, 1))
+        await client.flush()
+      }
+    })
+    await Promise.all(flushing)
+    assert.equal(most, 1)
+    await Promise.all(clients.map((client, index) => client.write(index * 64 * PAGE, Buffer.alloc(PAGE, 2))))
+    disk.plan = failing('flush', FAILED)
+    const ends = await Promise.allSettled(clients.map((client) => client.flush()))
+    assert.ok(ends.every(({ status }) => status === 'rejected'))
+    for (const [index, client] of clients.entries()) {
+      await assert.rejects(client.read(index * 64 * PAGE, PAGE), suspectAt(index * 64 * PAGE))
+    }
+  })
+})
