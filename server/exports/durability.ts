@@ -212,6 +212,8 @@ export class Durability {
   /** The operator's word that storage is good again: believed when a sync succeeds. Suspect ranges stay. */
   async resume(): Promise<Outcome> {
     const epoch = this.#epoch
+    // As in a FLUSH: what is rewritten meanwhile is not covered, and stays in the record until the next good sync.
+    const suspect = [...this.suspect]
     const outcome = await this.#backend().flush()
     if (isSyncFailure(outcome)) this.#failed(outcome, SYNC_REASON)
     this.#ask()
@@ -219,7 +221,7 @@ export class Durability {
     if (this.#epoch !== epoch) return this.#failure
     this.#failure = DONE
     this.#state = 'ok'
-    this.#store()
+    this.#store(suspect)
     this.#events.changed()
     return this.#stored
   }

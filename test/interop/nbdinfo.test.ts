@@ -165,15 +165,19 @@ eachAttachment.test('an unknown name is refused by its name, and the server live
   assert.equal(await useTool('nbdinfo', ['--size', served.uri('disk')]), `${MIB}\n`)
 })
 
-/** What nbdkit's file plugin says of the same image, by a server that lives no longer than the question. */
-async function nbdkitsInfo(image: string): Promise<ServerInfo> {
-  return parseInfo(await useTool('nbdkit', ['-U', '-', 'file', image, '--run', 'nbdinfo --json "$uri"']))
+/** What peers say of the same image, by servers that live no longer than the question. */
+const PEERS: Readonly<Record<string, (image: string) => Promise<string>>> = {
+  nbdkit: (image) => useTool('nbdkit', ['-U', '-', 'file', image, '--run', 'nbdinfo --json "$uri"']),
+  'qemu-nbd': (image) => useTool('nbdinfo', ['--json', '--', '[', 'qemu-nbd', '-A', '-f', 'raw', image, ']']),
 }
 
-eachAttachment.test('whatever nbdkit offers for an image, candor offers too', ['nbdinfo', 'nbdkit'], async (scope) => {
+async function offersWhat(
+  peer: string,
+  scope: Parameters<Parameters<typeof eachAttachment.test>[2]>[0],
+): Promise<void> {
   const image = scope.path('disk.img')
   makeImage(image, SIZE, everySecond(SIZE, MIB))
-  const theirs = await nbdkitsInfo(image)
+  const theirs = parseInfo((await PEERS[peer]?.(image)) ?? '')
   const served = await scope.serve([`disk=${image}`])
   const ours = await infoOf(served.uri('disk'))
   assert.equal(ours.structured, theirs.structured)
@@ -182,7 +186,7 @@ eachAttachment.test('whatever nbdkit offers for an image, candor offers too', ['
   assert.equal(our['export-size'], their['export-size'])
   assert.equal(our['is_read_only'], their['is_read_only'])
   const offered = Object.keys(their).filter((property) => property.startsWith('can_') && their[property] === true)
-  assert.ok(offered.length >= 5, `nbdkit offers ${offered}`)
+  assert.ok(offered.length >= 5, `${peer} offers ${offered}`)
   assert.deepEqual(
     offered.filter((property) => our[property] !== true),
     [],
@@ -191,4 +195,10 @@ eachAttachment.test('whatever nbdkit offers for an image, candor offers too', ['
     their.contexts.filter((context) => !our.contexts.includes(context)),
     [],
   )
-})
+}
+
+for (const peer of Object.keys(PEERS)) {
+  eachAttachment.test(`whatever ${peer} offers for an image, candor offers too`, ['nbdinfo', peer], (scope) =>
+    offersWhat(peer, scope),
+  )
+}

@@ -100,7 +100,9 @@ eachAttachment.test(
     }
     await zeroed('write -z', 0, MIB, 0)
     await zeroed('write -z -f', 2 * MIB, MIB, 0)
+    await zeroed('write -z -n', 3 * MIB, MIB, 0)
     await zeroed('write -z -u', 4 * MIB, MIB, MIB)
+    await zeroed('write -z -u -n', 5 * MIB, MIB, MIB)
     await zeroed('write -z -u -f', 6 * MIB, MIB, MIB)
     await zeroed('discard', 8 * MIB, 2 * MIB, 2 * MIB)
     // Blocks that are zeroed in part only keep their space, and the bytes around the range keep their content.
