@@ -2,12 +2,8 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { defaultStateDirectory } from '../config.js'
-import {
-  type ControlReply,
-  type ControlRequest,
-  controlSocketPath,
-  type ExportSummary,
-} from '../control/control-server.js'
+import { controlSocketPath } from '../control/control-server.js'
+import type { ControlReply, ControlRequest, ExportSummary } from '../control/export-actions.js'
 import { UsageError } from '../values.js'
 import type { Command } from './command.js'
 import { formatBytes } from './format.js'

@@ -1,0 +1,111 @@
+// What an operator may ask of an export, and what is answered. Each action gets the export and the words behind its name.
+import { DONE, errnoName, errnoOf } from '../../backends/index.js'
+import type { Export } from '../exports/export.js'
+import type { ExportRegistry } from '../exports/registry.js'
+import type { Log } from '../observe/log.js'
+import { parseRule } from '../values.js'
+
+export interface ControlRequest {
+  readonly command: string
+  readonly name?: string
+  /** Further arguments, such as injection rules. */
+  readonly words?: readonly string[]
+}
+
+/** `error` is a sentence for the operator. */
+export type ControlReply =
+  | { readonly ok: true; readonly result: unknown }
+  | { readonly ok: false; readonly error: string }
+
+/** What `candor ctl exports` shows of one. */
+export interface ExportSummary {
+  readonly name: string
+  readonly size: number
+  readonly readOnly: boolean
+  readonly state: string
+  readonly suspectBytes: number
+  readonly suspectRanges: number
+  /** Requests that wait for space, and since when. */
+  readonly held: number
+  readonly heldSince: string | undefined
+}
+
+function summary(entry: Export): ExportSummary {
+  const { suspect, state } = entry.durability
+  const { name, size, readOnly } = entry
+  const { held, since } = entry.space
+  const heldSince = since === undefined ? undefined : new Date(since).toISOString()
+  return { name, size, readOnly, state, suspectBytes: suspect.bytes, suspectRanges: suspect.count, held, heldSince }
+}
+
+export function failed(error: string): ControlReply {
+  return { ok: false, error }
+}
+
+async function resume(entry: Export): Promise<ControlReply> {
+  entry.inspect()
+  const outcome = await entry.durability.resume()
+  if (outcome === DONE) return { ok: true, result: summary(entry) }
+  const errno = errnoName(errnoOf(outcome))
+  return failed(`export ${entry.name} is still ${entry.state}: its sync fails with ${errno}; mend the storage first`)
+}
+
+async function forget(entry: Export): Promise<ControlReply> {
+  const outcome = await entry.durability.forget()
+  return outcome === DONE
+    ? { ok: true, result: summary(entry) }
+    : failed(`the record of ${entry.name} cannot be written`)
+}
+
+/** Tries what is held for want of space again, or answers it with ENOSPC. */
+function hold(act: 'release' | 'fail'): (entry: Export) => Promise<ControlReply> {
+  return async (entry) => {
+    entry.space[act]()
+    return { ok: true, result: summary(entry) }
+  }
+}
+
+function inject(log: Log): (entry: Export, words: readonly string[]) => Promise<ControlReply> {
+  return async (entry, words) => {
+    try {
+      const rules = words.filter((word) => word !== 'off').map(parseRule)
+      entry.inject(rules)
+      const texts = rules.map(({ text }) => text)
+      log.warn(
+        { export: entry.name, rules: texts },
+        texts.length > 0 ? 'FAULT INJECTION is on' : 'fault injection is off',
+      )
+      return { ok: true, result: summary(entry) }
+    } catch (error) {
+      return failed((error as Error).message)
+    }
+  }
+}
+
+type Act = (entry: Export, words: readonly string[]) => Promise<ControlReply>
+
+function actions(log: Log): Readonly<Record<string, Act>> {
+  return {
+    resume,
+    forget,
+    inject: inject(log),
+    'hold-release': hold('release'),
+    'hold-fail': hold('fail'),
+  }
+}
+
+/** Answers one question. */
+export async function answerControl(
+  registry: ExportRegistry,
+  log: Log,
+  request: ControlRequest,
+): Promise<ControlReply> {
+  const { command, name, words = [] } = request
+  if (command === 'exports') return { ok: true, result: [...registry].map(summary) }
+  const act = actions(log)[command]
+  if (act === undefined) return failed(`this server knows no command '${command}'`)
+  const entry = name === undefined ? undefined : registry.find(name)
+  return entry === undefined
+    ? failed(`there is no export '${name}': 'candor ctl exports' lists them`)
+    : act(entry, words)
+}
