@@ -1,18 +1,21 @@
 // The only list of storage kinds, and the only door of this folder besides backend.ts.
 import type { Backend } from './backend.js'
 import { openMemory } from './memory.js'
-import type { ImageOptions } from './sparse-file/open-image.js'
-import { openSparseFile } from './sparse-file/sparse-file.js'
+import type { ImageOptions, OpenedImage } from './sparse-file/open-image.js'
+import { openSparseFile, sparseFileOn } from './sparse-file/sparse-file.js'
 
 /** What each kind of backend needs to be opened. */
 export interface BackendOptions {
   readonly 'sparse-file': ImageOptions
+  /** An image that `openImage` opened and locked, perhaps in another thread; it is the backend's from here on. */
+  readonly 'opened-image': { readonly image: OpenedImage; readonly readOnly: boolean }
   /** `size` in bytes. */
   readonly memory: { readonly size: number }
 }
 
 const KINDS: { readonly [Kind in keyof BackendOptions]: (options: BackendOptions[Kind]) => Promise<Backend> } = {
   'sparse-file': openSparseFile,
+  'opened-image': async ({ image, readOnly }) => sparseFileOn(image, readOnly),
   memory: async ({ size }) => openMemory(size),
 }
 
@@ -29,7 +32,7 @@ export { OpenError, ZERO_FAST, ZERO_PUNCH } from './backend.js'
 export * from './errno.js'
 export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.js'
 export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'
-export { duplicateDescriptor } from './native/file-io.js'
+export { duplicateDescriptor, endAtOnce, socketPair } from './native/file-io.js'
 export * from './outcome.js'
 export { lockFile } from './sparse-file/image-lock.js'
-export { createImage } from './sparse-file/open-image.js'
+export { closeImage, createImage, type ImageOptions, type OpenedImage, openImage } from './sparse-file/open-image.js'

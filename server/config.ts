@@ -10,7 +10,16 @@ import type { ListenAddress } from './nbd/listen.js'
 import type { TlsConfig, TlsMode } from './nbd/tls.js'
 import type { HttpAddress } from './observe/http.js'
 import type { LogLevel } from './observe/log.js'
-import { parseHttp, parseImage, parseListen, parseRule, parseSize, parseTime, UsageError } from './values.js'
+import {
+  parseCount,
+  parseHttp,
+  parseImage,
+  parseListen,
+  parseRule,
+  parseSize,
+  parseTime,
+  UsageError,
+} from './values.js'
 
 export interface ExportConfig {
   readonly name: string
@@ -34,6 +43,8 @@ export interface Config {
   readonly logLevel: LogLevel
   readonly tls: TlsConfig
   readonly limits: Limits
+  /** Most I/O threads. */
+  readonly workersMax: number
 }
 
 /** The flags of `candor serve` as they were given, names as on the command line; those of limits.ts besides. */
@@ -55,6 +66,7 @@ export interface ServeFlags {
   readonly 'tls-dir'?: string
   readonly 'tls-verify-client'?: boolean
   readonly 'tls-psk'?: string
+  readonly workers?: string
 }
 
 export const DEFAULT_LISTEN = 'tcp:127.0.0.1:10809'
@@ -146,6 +158,17 @@ function tlsOf(flags: ServeFlags): TlsConfig {
   return { mode, directory, verifyClient, pskFile }
 }
 
+const WORKERS_AUTO = 16
+const WORKERS_MAX = 256
+
+/** `auto` is a thread for each device, and for each processor where one device has several exports. */
+function parseWorkers(text: string): number {
+  if (text === 'auto') return WORKERS_AUTO
+  const workers = parseCount(text, '--workers')
+  if (workers >= 1 && workers <= WORKERS_MAX) return workers
+  throw new UsageError(`--workers is '${text}': write auto, or a number of threads from 1 to ${WORKERS_MAX}`)
+}
+
 /** The service's own directory: one for the machine's, one for each user's. */
 export function defaultStateDirectory(): string {
   if (process.getuid?.() === 0) return '/var/lib/candor'
@@ -164,6 +187,7 @@ export function configOf(flags: ServeFlags): Config {
     stateDirectory: stateDirectory === 'none' ? undefined : stateDirectory,
     logLevel: flags['log-level'] ?? 'info',
     tls: tlsOf(flags),
+    workersMax: parseWorkers(flags.workers ?? 'auto'),
     limits: limitsOf(flags as unknown as Readonly<Record<string, unknown>>),
   })
 }

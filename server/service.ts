@@ -1,25 +1,28 @@
-// A running candor: exports, front end, HTTP thread, log. Law: it stops by syncing every export, and says so when one
-// could not be synced.
-import { DONE, errnoName, errnoOf } from '../backends/index.js'
+// A running candor: exports in their I/O threads, front end, HTTP thread, log. Law: it stops by syncing every export, and
+// says so when one could not be synced.
+import { closeImage, openImage } from '../backends/index.js'
 import type { Config, ExportConfig } from './config.js'
 import { openControl } from './control/control-server.js'
-import type { Export } from './exports/export.js'
-import { openExport } from './exports/open-export.js'
-import { ExportRegistry } from './exports/registry.js'
+import { Access } from './exports/access.js'
+import { type DirectoryEntry, ExportDirectory, pulseAge, STALLED_MS, unlessStalled } from './io/directory.js'
+import type { IoHost } from './io/io-host.js'
+import { Placement } from './io/placement.js'
+import { ThreadedHost } from './io/threaded-host.js'
 import type { ListenAddress } from './nbd/listen.js'
 import { NbdServer } from './nbd/server.js'
 import { openTls } from './nbd/tls.js'
 import { HEARTBEAT_AT, serverCounters } from './observe/counters.js'
 import { type HttpAddress, type HttpDoor, openHttp } from './observe/http.js'
-import { Log } from './observe/log.js'
+import { Log, LogOutput } from './observe/log.js'
+import type { Observed } from './observe/metric-families.js'
 import { takeStateDirectory } from './state/state-directory.js'
 import { VERSION } from './version.js'
 
-/** How often the HTTP thread is told that this one lives, and write-back is asked whether it failed. */
+/** How often the HTTP thread is told that this one lives, and the I/O threads' pulses are felt. */
 const HEARTBEAT_MS = 1000
 
 export interface RunningService {
-  readonly exports: Iterable<Export>
+  readonly exports: Iterable<DirectoryEntry>
   /** Where it listens, with real ports. */
   readonly addresses: readonly ListenAddress[]
   readonly http: HttpAddress | undefined
@@ -29,29 +32,31 @@ export interface RunningService {
 
 class Service implements RunningService {
   readonly #config: Config
+  readonly #output: LogOutput
   readonly #log: Log
-  readonly #registry = new ExportRegistry()
+  readonly #directory = new ExportDirectory()
   readonly #counters = serverCounters()
   readonly #nbd: NbdServer
+  readonly #placement: Placement
   readonly #undo: (() => void | Promise<void>)[] = []
   readonly addresses: ListenAddress[] = []
   #door: HttpDoor | undefined
 
   constructor(config: Config) {
+    const { limits, stateDirectory, logLevel, tls } = config
     this.#config = config
-    this.#log = new Log(config.logLevel)
-    this.#nbd = new NbdServer({
-      registry: this.#registry,
-      counters: this.#counters,
-      limits: config.limits,
-      log: this.#log,
-      tlsMode: config.tls.mode,
-      tls: openTls(config.tls),
-    })
+    this.#output = new LogOutput(logLevel)
+    this.#log = new Log(this.#output.write)
+    const log = this.#log
+    const [directory, counters] = [this.#directory, this.#counters]
+    this.#nbd = new NbdServer({ directory, counters, limits, log, tlsMode: tls.mode, tls: openTls(tls) })
+    const events = this.#nbd
+    const make = () => new ThreadedHost({ limits, stateDirectory, log, events })
+    this.#placement = new Placement(make, config.workersMax)
   }
 
-  get exports(): Iterable<Export> {
-    return this.#registry
+  get exports(): Iterable<DirectoryEntry> {
+    return this.#directory
   }
 
   get http(): HttpAddress | undefined {
@@ -62,6 +67,7 @@ class Service implements RunningService {
     try {
       const { stateDirectory, listen, exports } = this.#config
       if (stateDirectory !== undefined) this.#undo.push(await takeStateDirectory(stateDirectory))
+      this.#undo.push(() => this.#closeHosts())
       for (const entry of exports) await this.#open(entry)
       await this.#openControl()
       await this.#openHttp()
@@ -73,31 +79,50 @@ class Service implements RunningService {
   }
 
   async #open(config: ExportConfig): Promise<void> {
-    const { entry, close } = await openExport(config, this.#config.stateDirectory, this.#log)
-    this.#undo.push(close)
-    this.#registry.add(entry)
+    const image = await openImage(config)
+    let host: IoHost
+    try {
+      const placed = this.#placement.place(image.device)
+      host = placed.host
+      if (placed.shared) {
+        const about = { export: config.name }
+        this.#log.warn(about, 'shares its thread with exports on other devices: --workers allows no more threads')
+      }
+    } catch (error) {
+      closeImage(image)
+      throw error
+    }
+    const face = await host.open(config, image)
+    this.#directory.add({ name: config.name, face, access: new Access(config.access), host })
   }
 
   async #openControl(): Promise<void> {
     const { stateDirectory } = this.#config
     if (stateDirectory === undefined) return
-    const server = await openControl(stateDirectory, this.#registry, this.#log)
+    const server = await openControl(stateDirectory, (request) => this.#directory.ask(request))
     this.#undo.push(() => {
       server.close()
     })
   }
 
-  async #openHttp(): Promise<void> {
-    const beat = () => {
-      this.#counters[HEARTBEAT_AT] = Date.now()
-      for (const entry of this.#registry) entry.beat()
+  #beat(): void {
+    this.#counters[HEARTBEAT_AT] = Date.now()
+    for (const host of this.#placement.hosts) {
+      if (pulseAge(host) <= STALLED_MS) continue
+      const exports = [...this.#directory].filter((entry) => entry.host === host).map(({ name }) => name)
+      this.#log.limited(`a thread waits for its storage: ${exports.join(', ')}`, { exports, ms: pulseAge(host) })
     }
-    beat()
-    const timer = setInterval(beat, HEARTBEAT_MS)
+  }
+
+  async #openHttp(): Promise<void> {
+    this.#beat()
+    const timer = setInterval(() => this.#beat(), HEARTBEAT_MS)
     this.#undo.push(() => clearInterval(timer))
     if (this.#config.http === undefined) return
-    const exports = [...this.#registry].map(({ name, size, counters }) => ({ name, size, counters }))
-    const observed = { version: VERSION, server: this.#counters, exports }
+    const exports = [...this.#directory].map(({ name, face: { size, counters }, host: { pulse } }) => {
+      return { name, size, counters, pulse }
+    })
+    const observed: Observed = { version: VERSION, server: this.#counters, exports }
     const onFailure = (error: Error) => this.#log.error({ error: error.message }, 'the HTTP thread ended: no metrics')
     const door = await openHttp(this.#config.http, observed, onFailure)
     this.#door = door
@@ -105,30 +130,39 @@ class Service implements RunningService {
   }
 
   async stop(): Promise<{ synced: boolean }> {
+    const { hosts } = this.#placement
     this.#nbd.drain()
-    for (const { space } of this.#registry) space.shutDown()
-    const { unanswered } = await this.#nbd.finish(this.#config.limits.shutdownTimeoutMs)
-    if (unanswered > 0) this.#log.error({ unanswered }, 'stopped with requests that storage has not answered')
-    const synced = await Promise.all([...this.#registry].map((entry) => this.#finalSync(entry)))
+    for (const host of hosts) host.drain()
+    const timeoutMs = this.#config.limits.shutdownTimeoutMs
+    const unanswered = await Promise.all(hosts.map((host) => this.#finish(host, timeoutMs)))
+    const left = unanswered.reduce((sum, each) => sum + each, 0)
+    if (left > 0) this.#log.error({ unanswered: left }, 'stopped with requests that storage has not answered')
+    this.#nbd.finish()
+    const synced = await Promise.all(hosts.map((host) => host.sync()))
     await this.#close()
     return { synced: !synced.includes(false) }
   }
 
-  async #finalSync(entry: Export): Promise<boolean> {
-    const outcome = await entry.flush()
-    entry.wasSynced = outcome === DONE && entry.waiting.oldest === undefined
-    if (outcome === DONE) return true
-    const errno = errnoName(errnoOf(outcome))
-    this.#log.error({ export: entry.name, errno }, `the final sync of export ${entry.name} failed: ${errno}`)
-    return false
+  /** Requests without an answer; one at least where the thread itself stands still. */
+  async #finish(host: IoHost, timeoutMs: number): Promise<number> {
+    const finished = await unlessStalled(host, host.finish(timeoutMs))
+    return finished?.unanswered ?? 1
   }
 
   async #close(): Promise<void> {
     this.#nbd.drain()
-    await this.#nbd.finish(0)
+    this.#nbd.finish()
     for (const undo of this.#undo.reverse()) await undo()
     this.#undo.length = 0
-    await this.#log.close()
+    this.#log.close()
+    await this.#output.close()
+  }
+
+  async #closeHosts(): Promise<void> {
+    for (const host of this.#placement.hosts) {
+      await host.finish(0)
+      await host.close()
+    }
   }
 }
 

@@ -6,6 +6,7 @@
 #include <malloc.h>
 #include <node_api.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
@@ -145,6 +146,28 @@ static napi_value duplicate(napi_env env, napi_callback_info info) {
   return door_int(env, copy >= 0 ? copy : -errno);
 }
 
+/* socketPair(into: Int32Array(2)) -> errno. Unix stream sockets, close-on-exec. */
+static napi_value socket_pair(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1, length;
+  void *data;
+  napi_typedarray_type type;
+  DOOR_OK(napi_get_cb_info(env, info, &count, &argument, NULL, NULL));
+  DOOR_OK(napi_get_typedarray_info(env, argument, &type, &length, &data, NULL, NULL));
+  if (type != napi_int32_array || length < 2) return door_throw(env, "socketPair(Int32Array(2))");
+  return door_int(env, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, data) == 0 ? 0 : errno);
+}
+
+/* endAtOnce(code): _exit(2), which waits for no thread. */
+static napi_value end_at_once(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1;
+  int32_t code;
+  DOOR_OK(napi_get_cb_info(env, info, &count, &argument, NULL, NULL));
+  DOOR_OK(napi_get_value_int32(env, argument, &code));
+  _exit(code);
+}
+
 static bool byte_arguments(napi_env env, napi_callback_info info, int32_t *fd, int64_t *byte) {
   napi_value arguments[2];
   size_t count = 2;
@@ -186,6 +209,8 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("fileSystemType", file_system_type),
       DOOR("logicalBlockSize", logical_block_size),
       DOOR("duplicate", duplicate),
+      DOOR("socketPair", socket_pair),
+      DOOR("endAtOnce", end_at_once),
       DOOR("lockByte", lock_byte),
       DOOR("byteLocked", byte_locked),
       DOOR("createPool", io_pool_create),

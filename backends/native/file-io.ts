@@ -46,6 +46,10 @@ interface FileIo {
   logicalBlockSize(fd: number): number
   /** fcntl(2) F_DUPFD_CLOEXEC: a new descriptor, or minus errno. */
   duplicate(fd: number): number
+  /** socketpair(2) of Unix stream sockets: `into` becomes the two descriptors. Returns an errno. */
+  socketPair(into: Int32Array): Outcome
+  /** _exit(2): does not return. */
+  endAtOnce(code: number): never
   /** F_OFD_SETLK of fcntl(2): a read lock on one byte, held by the open file description. Returns an errno. */
   lockByte(fd: number, byte: number): Outcome
   /** F_OFD_GETLK of fcntl(2): 1 when another open file description has locked the byte, 0 when not, minus errno. */
@@ -76,4 +80,18 @@ export function duplicateDescriptor(fd: number): number {
   const copy = fileIo.duplicate(fd)
   if (copy < 0) throw new Error(`the descriptor ${fd} could not be duplicated: errno ${-copy}`)
   return copy
+}
+
+/** Two connected Unix stream sockets, for a caller who closes them himself. @throws when there are no more descriptors */
+export function socketPair(): readonly [number, number] {
+  const pair = new Int32Array(2)
+  const errno = fileIo.socketPair(pair)
+  const [one = -1, other = -1] = pair
+  if (errno !== 0) throw new Error(`no pair of sockets could be made: errno ${errno}`)
+  return [one, other]
+}
+
+/** Ends the process without waiting for its threads: one that storage holds would be waited for without end. */
+export function endAtOnce(code: number): never {
+  return fileIo.endAtOnce(code)
 }

@@ -1,8 +1,9 @@
 // One writer for each image, by flock(2) on the very descriptor that does the I/O, and by the byte locks of QEMU's file
 // driver: shared among readers, exclusive for a writer, gone with the process however it ends.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { flockSync } from 'fs-ext'
+
 import { fileIo } from '../native/file-io.js'
+import { flockSync } from './fs-ext-door.js'
 
 /** How long a start waits for a predecessor that is just ending. */
 export const LOCK_PATIENCE_MS = 3000

@@ -1,9 +1,10 @@
 // Opens an image, or says in one sentence why not: everything that can be the operator's mistake is found here.
 import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync, type Stats, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { seekSync } from 'fs-ext'
+
 import { type Capabilities, OpenError } from '../backend.js'
 import { fileIo } from '../native/file-io.js'
+import { seekSync } from './fs-ext-door.js'
 import { lockFile, lockForQemu } from './image-lock.js'
 
 export interface ImageOptions {
@@ -125,7 +126,12 @@ function identityOf(fd: number, isBlockDevice: boolean): string {
   return isBlockDevice ? `device-${rdev}` : `${ino}-${birthtimeNs}`
 }
 
-/** Opens and locks an image. @throws OpenError */
+/** Gives an image back that nobody came to serve. */
+export function closeImage({ fd }: OpenedImage): void {
+  closeSync(fd)
+}
+
+/** Opens and locks an image; in the main thread, since fs-ext is at home in one thread only. @throws OpenError */
 export async function openImage(options: ImageOptions): Promise<OpenedImage> {
   const path = resolve(options.path)
   const { fd, created } = openOrCreate(path, options)

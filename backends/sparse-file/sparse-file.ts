@@ -33,8 +33,11 @@ const STAND_BACK_MS = 250
 
 /** Opens an image. @throws OpenError with one sentence for the operator */
 export async function openSparseFile(options: ImageOptions): Promise<Backend> {
-  return new SparseFile(await openImage(options), options.readOnly)
+  return sparseFileOn(await openImage(options), options.readOnly)
 }
+
+/** A backend over an image that is open and locked already. */
+export const sparseFileOn = (image: OpenedImage, readOnly: boolean): Backend => new SparseFile(image, readOnly)
 
 class SparseFile implements Backend {
   readonly size: number

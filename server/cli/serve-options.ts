@@ -44,6 +44,11 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
     describe: 'reads of bytes that a failed sync may have lost: EIO, or whatever is there',
     defaultDescription: 'refuse',
   },
+  workers: {
+    ...word,
+    describe: 'I/O threads at most; auto is one for each device, more where one device has several exports',
+    defaultDescription: 'auto',
+  },
   'log-level': {
     choices: ['debug', 'info', 'warn', 'error'],
     describe: 'the least that is logged',

@@ -1,5 +1,7 @@
 // `candor serve`: exports images until a signal says stop.
+import { writeSync } from 'node:fs'
 import type { Argv } from 'yargs'
+import { endAtOnce } from '../../backends/index.js'
 import { type Config, configOf, type ServeFlags } from '../config.js'
 import { type ListenAddress, uriOf } from '../nbd/listen.js'
 import { type RunningService, startService } from '../service.js'
@@ -10,6 +12,7 @@ import { SERVE_OPTIONS } from './serve-options.js'
 
 export const EXIT_CLEAN = 0
 export const EXIT_SYNC_FAILED = 2
+const STDERR = 2
 
 function flags(yargs: Argv): Argv {
   return yargs
@@ -42,7 +45,8 @@ function attachLines(address: ListenAddress, name: string, tls: Config['tls']): 
 function banner({ exports, addresses, http }: RunningService, config: Config): string {
   const lines: string[] = []
   const paths = new Map(config.exports.map(({ name, path }) => [name, path]))
-  for (const { name, size, readOnly } of exports) {
+  for (const { name, face } of exports) {
+    const { size, readOnly } = face
     const what = `${formatBytes(size)}${readOnly ? ', read-only' : ''}, ${paths.get(name)}`
     lines.push(`candor ${VERSION} serves '${name}': ${what}`)
     for (const address of addresses) lines.push(...attachLines(address, name, config.tls))
@@ -64,9 +68,10 @@ async function run(flagsGiven: ServeFlags): Promise<number> {
   const stopping = nextSignal()
   process.stdout.write(banner(service, config))
   await stopping
-  const second = nextSignal().then(() => {
-    process.stderr.write('candor was told twice to stop: it ends at once, without the final sync\n')
-    return EXIT_SYNC_FAILED
+  // Not by way of process.exit: it waits for threads, and one that storage holds would never come.
+  const second = nextSignal().then((): never => {
+    writeSync(STDERR, 'candor was told twice to stop: it ends at once, without the final sync\n')
+    return endAtOnce(EXIT_SYNC_FAILED)
   })
   const clean = service.stop().then(({ synced }) => (synced ? EXIT_CLEAN : EXIT_SYNC_FAILED))
   return Promise.race([clean, second])

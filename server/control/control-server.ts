@@ -4,9 +4,7 @@ import { existsSync, unlinkSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { OpenError } from '../../backends/index.js'
-import type { ExportRegistry } from '../exports/registry.js'
-import type { Log } from '../observe/log.js'
-import { answerControl, type ControlRequest, failed } from './export-actions.js'
+import { type ControlReply, type ControlRequest, failed } from './export-actions.js'
 
 /** Longest question; nobody honest comes near it. */
 const LINE_BYTES_MAX = 64 << 10
@@ -27,7 +25,10 @@ function parse(line: string): ControlRequest | undefined {
   }
 }
 
-function serve(socket: Socket, registry: ExportRegistry, log: Log): void {
+/** Who answers. */
+export type Answer = (request: ControlRequest) => Promise<ControlReply>
+
+function serve(socket: Socket, answer: Answer): void {
   let text = ''
   socket.setEncoding('utf8')
   socket.on('error', () => socket.destroy())
@@ -37,19 +38,19 @@ function serve(socket: Socket, registry: ExportRegistry, log: Log): void {
     const end = text.indexOf('\n')
     if (end === -1) return
     const request = parse(text.slice(0, end))
-    const reply = request === undefined ? failed('that is no question') : answerControl(registry, log, request)
-    Promise.resolve(reply).then((answer) => socket.end(`${JSON.stringify(answer)}\n`))
+    const reply = request === undefined ? failed('that is no question') : answer(request)
+    Promise.resolve(reply).then((told) => socket.end(`${JSON.stringify(told)}\n`))
   })
 }
 
 /** Listens in the state directory, which is locked: a socket that lies there is a dead predecessor's. */
-export async function openControl(stateDirectory: string, registry: ExportRegistry, log: Log): Promise<Server> {
+export async function openControl(stateDirectory: string, answer: Answer): Promise<Server> {
   const path = controlSocketPath(stateDirectory)
   if (Buffer.byteLength(path) > UNIX_PATH_BYTES_MAX) {
     throw new OpenError(`the control socket ${path} would have too long a path: choose a shorter --state-dir`)
   }
   if (existsSync(path)) unlinkSync(path)
-  const server = createServer((socket) => serve(socket, registry, log))
+  const server = createServer((socket) => serve(socket, answer))
   const listening = new Promise<void>((resolve, reject) => {
     server.once('listening', resolve).once('error', reject)
   })

@@ -2,6 +2,8 @@
 import { DONE, errnoName, errnoOf } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import type { ExportRegistry } from '../exports/registry.js'
+import type { ExportFace } from '../io/io-host.js'
+import { HELD_AT, SUSPECT_BYTES_AT } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import { parseRule } from '../values.js'
 
@@ -36,6 +38,12 @@ function summary(entry: Export): ExportSummary {
   const { held, since } = entry.space
   const heldSince = since === undefined ? undefined : new Date(since).toISOString()
   return { name, size, readOnly, state, suspectBytes: suspect.bytes, suspectRanges: suspect.count, held, heldSince }
+}
+
+/** The same of an export whose thread is waiting for its storage, from what is known without it. */
+export function stalledSummary({ name, size, readOnly, counters }: ExportFace): ExportSummary {
+  const [suspectBytes = 0, held = 0] = [counters[SUSPECT_BYTES_AT], counters[HELD_AT]]
+  return { name, size, readOnly, state: 'stalled', suspectBytes, suspectRanges: 0, held, heldSince: undefined }
 }
 
 export function failed(error: string): ControlReply {
@@ -94,13 +102,12 @@ function actions(log: Log): Readonly<Record<string, Act>> {
   }
 }
 
-/** Answers one question. */
-export async function answerControl(
-  registry: ExportRegistry,
+/** Answers a question to the exports of one thread. */
+export async function actOn(
+  registry: ExportRegistry<Export>,
   log: Log,
-  request: ControlRequest,
+  { command, name, words = [] }: ControlRequest,
 ): Promise<ControlReply> {
-  const { command, name, words = [] } = request
   if (command === 'exports') return { ok: true, result: [...registry].map(summary) }
   const act = actions(log)[command]
   if (act === undefined) return failed(`this server knows no command '${command}'`)

@@ -39,7 +39,6 @@ import {
   UNCLEAN_AT,
 } from '../observe/counters.js'
 import type { Ledger } from '../state/ledger.js'
-import { Access } from './access.js'
 import { Durability } from './durability.js'
 import type { DurableRecord } from './durable-record.js'
 import { SpaceHold, type SpacePolicy } from './space-hold.js'
@@ -78,8 +77,6 @@ export interface ExportOptions {
   /** For people; every client that may see the export reads it. */
   readonly description?: string
   readonly backend: Backend
-  /** Default: everybody. */
-  readonly access?: Access
   /** Where the export's state outlives the server; without one it does not. */
   readonly record?: DurableRecord | undefined
   readonly readsSuspects?: boolean
@@ -96,7 +93,6 @@ export class Export {
   backend: Backend
   readonly size: number
   readonly readOnly: boolean
-  readonly access: Access
   readonly counters: Counters = exportCounters()
   readonly order = new WriteOrder()
   readonly waiting = new WaitingRequests()
@@ -114,7 +110,6 @@ export class Export {
     const { name, backend, record } = options
     this.name = name
     this.description = options.description ?? ''
-    this.access = options.access ?? new Access()
     this.backend = backend
     this.#storage = backend
     this.size = backend.size

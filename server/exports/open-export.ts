@@ -1,11 +1,18 @@
-// From a line of configuration to an export that may be served: the image is opened, and what an earlier server knew of
-// it is put in force before the first client is let in.
-import { type Backend, DONE, errnoName, errnoOf, OpenError, openBackend } from '../../backends/index.js'
+// From a line of configuration and an open image to an export that may be served: what an earlier server knew of it is
+// put in force before the first client is let in.
+import {
+  type Backend,
+  DONE,
+  errnoName,
+  errnoOf,
+  OpenError,
+  type OpenedImage,
+  openBackend,
+} from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import type { Log } from '../observe/log.js'
 import { bootId, type Found, type ImageRecord, openRecord, readRecord, recordPath } from '../state/image-record.js'
 import { Ledger, ledgerPath } from '../state/ledger.js'
-import { Access } from './access.js'
 import { Export } from './export.js'
 
 export interface OpenedExport {
@@ -17,16 +24,17 @@ export interface OpenedExport {
 /** @throws OpenError with one sentence for the operator */
 export async function openExport(
   config: ExportConfig,
+  image: OpenedImage,
   stateDirectory: string | undefined,
   log: Log,
 ): Promise<OpenedExport> {
-  const { name, path, readOnly, create, access, onSpace, inject, readsSuspects } = config
-  const backend = await openBackend('sparse-file', { path, readOnly, create })
+  const { name, path, readOnly, onSpace, inject, readsSuspects } = config
+  const backend = await openBackend('opened-image', { image, readOnly })
   try {
     for (const warning of backend.warnings) log.warn({ export: name, path }, warning)
     const { record, found } = recordOf(config, backend, stateDirectory)
     const ledger = ledgerOf(name, stateDirectory, log)
-    const options = { name, backend, access: new Access(access), witness: log, record, onSpace, readsSuspects, ledger }
+    const options = { name, backend, witness: log, record, onSpace, readsSuspects, ledger }
     const entry = new Export(options)
     if (inject.length > 0) {
       entry.inject(inject)

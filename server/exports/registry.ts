@@ -1,22 +1,20 @@
 // The exports of a server by name. The first one also answers to the empty name, the spec's default export.
-import type { Export } from './export.js'
-
-export class ExportRegistry {
-  readonly #exports = new Map<string, Export>()
+export class ExportRegistry<Entry extends { readonly name: string }> {
+  readonly #exports = new Map<string, Entry>()
 
   /** @throws TypeError when the name is taken: configuration has refused that before */
-  add(entry: Export): void {
+  add(entry: Entry): void {
     if (this.#exports.has(entry.name)) throw new TypeError(`two exports are named '${entry.name}'`)
     this.#exports.set(entry.name, entry)
   }
 
-  find(name: string): Export | undefined {
+  find(name: string): Entry | undefined {
     if (name !== '') return this.#exports.get(name)
     const [first] = this.#exports.values()
     return this.#exports.get('') ?? first
   }
 
-  [Symbol.iterator](): IterableIterator<Export> {
+  [Symbol.iterator](): IterableIterator<Entry> {
     return this.#exports.values()
   }
 }

@@ -15,24 +15,37 @@ export interface AdoptedSocket {
   readonly socket: Socket
   /** Reads on after `arrived` answered false. */
   readonly resumeReading: () => void
+  /** Lets go of the socket, which holds again what was read of it and not taken. */
+  readonly release: () => void
 }
 
 interface HandleOwner {
   readonly _handle?: { readonly fd?: number }
+  readonly encrypted?: boolean
+}
+
+/** The number under which the kernel knows a plain socket; undefined for a secured one, or where Node hides it. */
+export function plainDescriptor(socket: Socket): number | undefined {
+  const { _handle, encrypted } = socket as HandleOwner
+  const fd = encrypted === true ? undefined : _handle?.fd
+  return fd !== undefined && fd >= 0 ? fd : undefined
 }
 
 /** Takes over a socket that was accepted with pauseOnConnect. The sink is called from here on. */
 export function adoptSocket(accepted: Socket, sink: ByteSink): AdoptedSocket {
-  const fd = (accepted as HandleOwner)._handle?.fd
-  if (fd === undefined || fd < 0) return adoptByDataEvents(accepted, sink)
+  const fd = plainDescriptor(accepted)
+  if (fd === undefined) return adoptByDataEvents(accepted, sink)
   const copy = duplicateDescriptor(fd)
   accepted.destroy()
+  return socketOn(copy, sink)
+}
+
+/** A socket over a descriptor, which is the socket's from here on. Nothing is read before `resumeReading`. */
+export function socketOn(fd: number, sink: ByteSink): AdoptedSocket {
   const onread = { buffer: () => sink.target, callback: (length: number) => sink.arrived(length) }
   // `onread` is documented for net.connect's options; the constructor takes the same (Node's lib/net.js).
-  const socket = new Socket({ fd: copy, readable: true, writable: true, onread } as ConstructorParameters<
-    typeof Socket
-  >[0])
-  return { socket, resumeReading: () => socket.resume() }
+  const socket = new Socket({ fd, readable: true, writable: true, onread } as ConstructorParameters<typeof Socket>[0])
+  return { socket, resumeReading: () => socket.resume(), release: () => {} }
 }
 
 /** The same over `data` events: for TLS, and for a Node that hides the descriptor. Copies every byte once more. */
@@ -52,11 +65,20 @@ export function adoptByDataEvents(socket: Socket, sink: ByteSink): AdoptedSocket
     }
   }
   socket.on('data', feed)
-  const resumeReading = () => {
+  const takeRest = () => {
     const left = rest
     rest = undefined
+    return left
+  }
+  const resumeReading = () => {
+    const left = takeRest()
     socket.resume()
     if (left !== undefined) feed(left)
   }
-  return { socket, resumeReading }
+  const release = () => {
+    socket.off('data', feed)
+    const left = takeRest()
+    if (left !== undefined) socket.unshift(left)
+  }
+  return { socket, resumeReading, release }
 }

@@ -1,14 +1,11 @@
 // What a connection is made of, and how it tells of its end.
-import type { Socket } from 'node:net'
-import type { HandshakeHost, HandshakeLimits, ProtocolError } from 'nbd-protocol'
-import type { ExportRegistry } from '../exports/registry.js'
-import type { Peer } from './negotiation.js'
-import type { TlsUpgrade } from './tls.js'
+import { ProtocolError } from 'nbd-protocol'
+import type { Export } from '../exports/export.js'
+import type { EndedFault } from '../io/io-host.js'
+import type { Established } from './negotiation.js'
 import type { TransmissionLimits } from './transmission-options.js'
 
-export interface ConnectionLimits extends HandshakeLimits, TransmissionLimits {
-  /** From accept to the end of the handshake. */
-  readonly handshakeTimeoutMs: number
+export interface ConnectionLimits extends TransmissionLimits {
   /** Bytes of a WRITE past the maximum payload that are thrown away with an error; longer ones end the connection. */
   readonly oversizeBytesMax: number
 }
@@ -20,17 +17,24 @@ export interface ConnectionFault {
 }
 
 export interface ConnectionOptions {
-  readonly accepted: Socket
-  readonly registry: ExportRegistry
-  /** Who is at the other end; a verified certificate's subject is added when TLS brings one. */
-  readonly peer: Peer
-  readonly host: HandshakeHost
-  /** undefined: NBD_OPT_STARTTLS is refused by the host. */
-  readonly tls: TlsUpgrade | undefined
+  /** A socket whose handshake is done; the connection's own from here on. */
+  readonly fd: number
+  /** What the client sent behind its handshake. */
+  readonly leftover: Uint8Array
+  readonly served: Export
+  readonly established: Established
+  /** The peer as log and ledger name it. */
+  readonly client: string
   readonly limits: ConnectionLimits
   /** Called when the fault is found, before the peer can notice the end. */
   readonly onFault: (fault: ConnectionFault) => void
   /** Called once, when the socket is closed. */
   readonly onEnd: () => void
-  readonly onTransmission: (exportName: string) => void
+}
+
+/** A fault as it can be told to another thread. */
+export function tellable({ phase, fault }: ConnectionFault): EndedFault {
+  const isProtocolError = fault instanceof ProtocolError
+  const reason = isProtocolError ? fault.code : typeof fault === 'string' ? fault : 'other'
+  return { phase, reason, isProtocolError, detail: fault instanceof Error ? fault.message : fault }
 }

@@ -1,65 +1,54 @@
-// One client, from its greeting to its end. Law: whatever the peer sends, the worst that happens is the end of this
-// connection, counted and logged once. A ProtocolError is caught here and nowhere else.
-import type { TLSSocket } from 'node:tls'
-import {
-  decodeRequest,
-  emptyRequest,
-  frameSize,
-  Handshake,
-  ProtocolError,
-  requestHeaderBytes,
-  viewOf,
-} from 'nbd-protocol'
-import { type AdoptedSocket, adoptByDataEvents, adoptSocket, type ByteSink } from './adopt-socket.js'
+// One client in transmission, from the end of its handshake to its own end. Law: whatever the peer sends, the worst that
+// happens is the end of this connection, counted and logged once. A ProtocolError is caught here and nowhere else.
+import { decodeRequest, emptyRequest, frameSize, ProtocolError, requestHeaderBytes, viewOf } from 'nbd-protocol'
+import { type ByteSink, socketOn } from './adopt-socket.js'
 import type { ConnectionFault, ConnectionOptions } from './connection-options.js'
-import { type Established, PAYLOAD_BYTES_MAX, peerName, termsFor } from './negotiation.js'
+import { PAYLOAD_BYTES_MAX, termsFor } from './negotiation.js'
 import { type FrameSink, ReceiveBuffer } from './receive-buffer.js'
-import { clientSubject } from './tls.js'
 import { Transmission } from './transmission.js'
 import { Transport } from './transport.js'
 
 export class Connection implements FrameSink, ByteSink {
   readonly #options: ConnectionOptions
-  readonly #handshake: Handshake
   readonly #receive = new ReceiveBuffer(this)
-  readonly #timer: NodeJS.Timeout
-  #transport: Transport
-  #transmission: Transmission | undefined
-  #extended = false
-  #securing = false
+  readonly #transport: Transport
+  readonly #transmission: Transmission
+  readonly #extended: boolean
   #ended = false
   #gone = false
-  #paused = false
+  #paused = true
   #resumeScheduled = false
   /** The peer broke the wire: nothing more of it is read, and what is in flight is answered before the end. */
   #lost: ProtocolError | undefined
 
   constructor(options: ConnectionOptions) {
+    const { fd, served, established, limits, client } = options
     this.#options = options
-    this.#handshake = new Handshake(options.host, options.limits)
-    this.#transport = this.#transportOver(adoptSocket(options.accepted, this))
-    this.#timer = setTimeout(() => this.#end('time-out'), options.limits.handshakeTimeoutMs)
-    this.#transport.write(this.#handshake.greeting())
-    this.#transport.resumeReading()
-  }
-
-  #transportOver(adopted: AdoptedSocket): Transport {
-    return new Transport(adopted, {
+    this.#transport = new Transport(socketOn(fd, this), {
       onDrained: () => this.#roomAgain(),
       onError: (error) => this.#end(error),
-      onEnd: () => this.#end(this.#transmission === undefined ? 'disconnect' : undefined),
+      onEnd: () => this.#end(undefined),
       onClose: () => this.#closed(),
     })
+    const { replyStyle: style, contexts } = established
+    this.#extended = style === 'extended'
+    const terms = termsFor(served, established)
+    const onRoom = () => this.#roomAgain()
+    const { batch } = this.#transport
+    this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, onRoom, client })
   }
 
-  /** It has entered transmission. */
-  get attached(): boolean {
-    return this.#transmission !== undefined
+  /** Serves what came behind the handshake, and reads on. */
+  start(): void {
+    const { leftover } = this.#options
+    const { target } = this.#receive
+    target.set(leftover)
+    if (leftover.length === 0 ? this.#mayRead() : this.arrived(leftover.length)) this.#transport.resumeReading()
   }
 
   /** Requests that were taken and not answered yet. */
   get inFlight(): number {
-    return this.#transmission?.inFlight ?? 0
+    return this.#transmission.inFlight
   }
 
   /** Bytes of replies that the peer has not taken yet. */
@@ -69,7 +58,7 @@ export class Connection implements FrameSink, ByteSink {
 
   /** New requests are refused with NBD_ESHUTDOWN from now on. */
   drain(): void {
-    this.#transmission?.drain()
+    this.#transmission.drain()
   }
 
   /** Ends the connection; replies that were sent may still arrive. */
@@ -87,10 +76,9 @@ export class Connection implements FrameSink, ByteSink {
   }
 
   #mayRead(): boolean {
-    const leaving = this.#lost !== undefined || this.#transmission?.disconnected === true
-    const resting = this.#securing || this.#receive.waiting || leaving
-    this.#paused = this.#ended || resting
-    if (this.#transmission?.halt === 'turn') this.#resumeSoon()
+    const leaving = this.#lost !== undefined || this.#transmission.disconnected
+    this.#paused = this.#ended || this.#receive.waiting || leaving
+    if (this.#transmission.halt === 'turn') this.#resumeSoon()
     return !this.#paused
   }
 
@@ -111,8 +99,7 @@ export class Connection implements FrameSink, ByteSink {
   readonly frameBytesMax = requestHeaderBytes(true) + PAYLOAD_BYTES_MAX
 
   get halted(): boolean {
-    const halt = this.#transmission?.halt
-    return halt === 'room' || halt === 'turn'
+    return this.#transmission.halt !== 'none'
   }
 
   frameBytes(view: DataView, at: number, end: number): number | undefined {
@@ -126,73 +113,19 @@ export class Connection implements FrameSink, ByteSink {
   }
 
   serve(bytes: Uint8Array, view: DataView, at: number, end: number): number {
-    const transmission = this.#transmission
-    if (transmission !== undefined) {
-      const stopped = transmission.serve(bytes, view, at, end)
-      if (transmission.disconnected) this.#leaveWhenDone()
-      return transmission.disconnected ? end : stopped
-    }
-    const used = this.#negotiate(bytes.subarray(at, end))
-    return this.#transmission === undefined ? end : this.serve(bytes, view, at + used, end)
+    const stopped = this.#transmission.serve(bytes, view, at, end)
+    if (!this.#transmission.disconnected) return stopped
+    this.#leaveWhenDone()
+    return end
   }
 
   refuseOversize(header: Uint8Array): void {
-    this.#transmission?.refuseOversize(decodeRequest(viewOf(header), 0, this.#extended, emptyRequest()))
-  }
-
-  #negotiate(bytes: Uint8Array): number {
-    let used: number
-    try {
-      used = this.#handshake.receive(bytes)
-    } finally {
-      for (const reply of this.#handshake.takeReplies()) this.#transport.write(reply)
-    }
-    const { outcome } = this.#handshake
-    if (outcome?.kind === 'transmission') this.#enterTransmission(outcome)
-    else if (outcome?.kind === 'starttls') this.#startTls(bytes.length - used)
-    else if (outcome !== undefined) this.#end(undefined)
-    return used
-  }
-
-  // Whatever came behind STARTTLS was sent in the clear, by whomever: it must not be taken for the client's own.
-  #startTls(bytesBehind: number): void {
-    const { tls, peer } = this.#options
-    if (tls === undefined) throw new TypeError('the host granted STARTTLS without TLS')
-    if (bytesBehind > 0) {
-      throw new ProtocolError('bytes-behind-starttls', `${bytesBehind} bytes were sent behind NBD_OPT_STARTTLS`)
-    }
-    this.#securing = true
-    const secured = (socket: TLSSocket) => {
-      this.#securing = false
-      peer.subject = clientSubject(socket)
-      this.#transport = this.#transportOver(adoptByDataEvents(socket, this))
-      this.#handshake.secured()
-    }
-    const failed = (error: Error) => {
-      this.#end(new ProtocolError('tls-failed', `TLS could not be set up: ${error.message}`))
-      this.#closed()
-    }
-    setImmediate(() => tls.upgrade(this.#transport.release()).then(secured, failed))
-  }
-
-  #enterTransmission(established: Established): void {
-    clearTimeout(this.#timer)
-    const { exportName, replyStyle, contexts } = established
-    const { registry, limits, onTransmission } = this.#options
-    const served = registry.find(exportName)
-    if (served === undefined) throw new ProtocolError('export-refused', `the export '${exportName}' has just gone`)
-    this.#extended = replyStyle === 'extended'
-    const terms = termsFor(served, established)
-    const onRoom = () => this.#roomAgain()
-    const client = peerName(this.#options.peer)
-    const { batch } = this.#transport
-    this.#transmission = new Transmission({ served, style: replyStyle, contexts, terms, batch, limits, onRoom, client })
-    onTransmission(exportName)
+    this.#transmission.refuseOversize(decodeRequest(viewOf(header), 0, this.#extended, emptyRequest()))
   }
 
   /** A slow request was answered, or the peer took replies: what waited may go on. */
   #roomAgain(): void {
-    if (this.#transmission?.disconnected || this.#lost !== undefined) return this.#leaveWhenDone()
+    if (this.#transmission.disconnected || this.#lost !== undefined) return this.#leaveWhenDone()
     if (this.#paused) this.#resumeSoon()
   }
 
@@ -217,8 +150,7 @@ export class Connection implements FrameSink, ByteSink {
   #end(fault: ConnectionFault['fault'] | undefined): void {
     if (this.#ended) return
     this.#ended = true
-    const phase = this.#transmission === undefined ? 'handshake' : 'transmission'
-    if (fault !== undefined) this.#options.onFault({ phase, fault })
+    if (fault !== undefined) this.#options.onFault({ phase: 'transmission', fault })
     this.#transport.close()
   }
 
@@ -226,8 +158,7 @@ export class Connection implements FrameSink, ByteSink {
     if (this.#gone) return
     this.#gone = true
     this.#ended = true
-    clearTimeout(this.#timer)
-    this.#transmission?.connectionLost()
+    this.#transmission.connectionLost()
     this.#options.onEnd()
   }
 }

@@ -1,7 +1,7 @@
 // The server's answers to the questions of the handshake: which exports there are, and how one is shown.
 import type { HandshakeExport, HandshakeHost, HandshakeOutcome } from 'nbd-protocol'
 import type { Export } from '../exports/export.js'
-import type { ExportRegistry } from '../exports/registry.js'
+import type { ExportDirectory } from '../io/directory.js'
 import { CONTEXT_NAMES } from './block-status.js'
 import type { TlsMode } from './tls.js'
 import { allowedFlags, type Terms } from './validation.js'
@@ -56,9 +56,9 @@ export function peerName({ address, port }: Peer): string {
   return address === undefined ? 'unix' : `${address}:${port}`
 }
 
-/** The handshake's view of the registry, for one peer. `isShuttingDown` is asked at every option. */
+/** The handshake's view of the exports, for one peer. `isShuttingDown` is asked at every option. */
 export function handshakeHost(
-  registry: ExportRegistry,
+  directory: ExportDirectory,
   tls: TlsMode,
   peer: Peer,
   isShuttingDown: () => boolean,
@@ -69,11 +69,11 @@ export function handshakeHost(
       return isShuttingDown()
     },
     *list() {
-      for (const entry of registry) if (entry.access.admits(peer)) yield entry
+      for (const { access, face } of directory) if (access.admits(peer)) yield face
     },
     find: (name) => {
-      const found = registry.find(name)
-      return found?.access.admits(peer) ? describeExport(found) : undefined
+      const found = directory.find(name)
+      return found?.access.admits(peer) ? found.face : undefined
     },
   }
 }

@@ -1,7 +1,8 @@
-// The NBD front end: listeners, and the connections that came in through them.
+// The NBD front end of the main thread: listeners, handshakes, and who is where. Law: it touches no storage; a connection
+// whose handshake is done belongs to the host of its export.
 import type { Server, Socket } from 'node:net'
-import { ProtocolError } from 'nbd-protocol'
-import type { ExportRegistry } from '../exports/registry.js'
+import type { ExportDirectory } from '../io/directory.js'
+import type { EndedFault, HostEvents } from '../io/io-host.js'
 import {
   CONNECTIONS_AT,
   CONNECTIONS_REFUSED_AT,
@@ -14,13 +15,13 @@ import {
   PROTOCOL_ERRORS_AT,
 } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
-import { Connection } from './connection.js'
-import type { ConnectionFault, ConnectionLimits } from './connection-options.js'
+import { type ConnectionLimits, tellable } from './connection-options.js'
 import { type ListenAddress, listenOn } from './listen.js'
 import { handshakeHost, type Peer, peerName } from './negotiation.js'
+import { type HandOver, Reception, type ReceptionLimits } from './reception.js'
 import type { TlsMode, TlsUpgrade } from './tls.js'
 
-export interface NbdLimits extends ConnectionLimits {
+export interface NbdLimits extends ConnectionLimits, ReceptionLimits {
   /** One more is closed as soon as it is accepted. */
   readonly connectionsMax: number
   /** The same for each client address; Unix sockets have none. */
@@ -28,7 +29,7 @@ export interface NbdLimits extends ConnectionLimits {
 }
 
 export interface NbdServerOptions {
-  readonly registry: ExportRegistry
+  readonly directory: ExportDirectory
   readonly counters: Counters
   readonly limits: NbdLimits
   readonly log: Log
@@ -36,12 +37,20 @@ export interface NbdServerOptions {
   readonly tls?: TlsUpgrade | undefined
 }
 
-const DRAIN_POLL_MS = 20
+/** A connection, wherever it is. */
+interface Guest {
+  readonly peer: Peer
+  /** While the handshake lasts. */
+  reception: Reception | undefined
+  /** The export, once it is known. */
+  exportName: string | undefined
+}
 
-export class NbdServer {
+export class NbdServer implements HostEvents {
   readonly #options: NbdServerOptions
   readonly #servers: Server[] = []
-  readonly #connections = new Map<Connection, Peer>()
+  readonly #guests = new Map<number, Guest>()
+  #connections = 0
   #draining = false
 
   constructor(options: NbdServerOptions) {
@@ -50,14 +59,7 @@ export class NbdServer {
 
   /** Connections that are open now. */
   get connections(): number {
-    return this.#connections.size
-  }
-
-  /** Bytes of replies that peers have not taken yet. */
-  get backlog(): number {
-    let bytes = 0
-    for (const connection of this.#connections.keys()) bytes += connection.backlog
-    return bytes
+    return this.#guests.size
   }
 
   /** Listens on one more address; returns it with its real port. @throws OpenError */
@@ -68,81 +70,80 @@ export class NbdServer {
   }
 
   #accept(accepted: Socket): void {
-    const { counters, limits, log, registry, tls, tlsMode = 'off' } = this.#options
+    const { counters, directory, limits, log, tls, tlsMode = 'off' } = this.#options
     const peer: Peer = { address: accepted.remoteAddress, port: accepted.remotePort, subject: undefined }
     if (this.#refuses(peer)) {
       accepted.destroy()
       count(counters, CONNECTIONS_REFUSED_AT)
-      log.limited('connection refused', { ...whoIs(peer), connections: this.#connections.size })
+      log.limited('connection refused', { ...whoIs(peer), connections: this.#guests.size })
       return
     }
     count(counters, CONNECTIONS_AT)
     count(counters, CONNECTIONS_TOTAL_AT)
-    const connection: Connection = new Connection({
+    const connection = this.#connections++
+    const guest: Guest = { peer, reception: undefined, exportName: undefined }
+    this.#guests.set(connection, guest)
+    guest.reception = new Reception({
       accepted,
-      registry,
       peer,
-      host: handshakeHost(registry, tlsMode, peer, () => this.#draining),
+      host: handshakeHost(directory, tlsMode, peer, () => this.#draining),
       tls,
       limits,
-      onTransmission: (exportName) => log.info({ ...whoIs(peer), export: exportName }, 'client attached'),
-      onFault: (fault) => this.#faulted(peer, fault),
-      onEnd: () => this.#ended(connection, peer),
+      onFault: (fault) => this.connectionFaulted(connection, tellable(fault)),
+      onEnd: () => this.connectionEnded(connection),
+      onEstablished: (handOver) => this.#attach(connection, guest, handOver),
     })
-    this.#connections.set(connection, peer)
   }
 
   #refuses({ address }: Peer): boolean {
     const { connectionsMax, connectionsPerAddressMax } = this.#options.limits
-    if (this.#draining || this.#connections.size >= connectionsMax) return true
+    if (this.#draining || this.#guests.size >= connectionsMax) return true
     if (address === undefined) return false
     let same = 0
-    for (const peer of this.#connections.values()) if (peer.address === address) same += 1
+    for (const { peer } of this.#guests.values()) if (peer.address === address) same += 1
     return same >= connectionsPerAddressMax
   }
 
-  #ended(connection: Connection, peer: Peer): void {
-    const { counters, log } = this.#options
-    this.#connections.delete(connection)
-    count(counters, CONNECTIONS_AT, -1)
-    if (connection.attached) log.info(whoIs(peer), 'client detached')
+  #attach(connection: number, guest: Guest, { fd, established, leftover }: HandOver): void {
+    const entry = this.#options.directory.find(established.exportName)
+    if (entry === undefined)
+      throw new TypeError(`a client was let into '${established.exportName}', which is not there`)
+    guest.reception = undefined
+    guest.exportName = entry.name
+    this.#options.log.info({ ...whoIs(guest.peer), export: entry.name }, 'client attached')
+    const client = peerName(guest.peer)
+    entry.host.attach({ connection, fd, exportName: entry.name, established, leftover, client })
   }
 
-  #faulted(peer: Peer, { phase, fault }: ConnectionFault): void {
+  // HostEvents
+
+  connectionFaulted(connection: number, { phase, reason, isProtocolError, detail }: EndedFault): void {
     const { counters, log } = this.#options
-    const reason = fault instanceof ProtocolError ? fault.code : typeof fault === 'string' ? fault : 'other'
+    const guest = this.#guests.get(connection)
     if (phase === 'handshake') count(counters, HANDSHAKE_FAILURES_AT + indexOr(HANDSHAKE_FAILURES, reason))
-    else if (fault instanceof ProtocolError) count(counters, PROTOCOL_ERRORS_AT + indexOr(PROTOCOL_ERRORS, reason))
-    const detail = fault instanceof Error ? fault.message : fault
-    log.limited(phase === 'handshake' ? 'handshake failed' : 'connection lost', { ...whoIs(peer), reason, detail })
+    else if (isProtocolError) count(counters, PROTOCOL_ERRORS_AT + indexOr(PROTOCOL_ERRORS, reason))
+    const who = guest === undefined ? {} : whoIs(guest.peer)
+    log.limited(phase === 'handshake' ? 'handshake failed' : 'connection lost', { ...who, reason, detail })
   }
 
-  /** Stops accepting, and refuses every new request with NBD_ESHUTDOWN. */
+  connectionEnded(connection: number): void {
+    const { counters, log } = this.#options
+    const guest = this.#guests.get(connection)
+    if (guest === undefined) return
+    this.#guests.delete(connection)
+    count(counters, CONNECTIONS_AT, -1)
+    if (guest.exportName !== undefined) log.info(whoIs(guest.peer), 'client detached')
+  }
+
+  /** Stops accepting; handshakes that go on are told that the server leaves. */
   drain(): void {
     this.#draining = true
     for (const server of this.#servers) server.close()
-    for (const connection of this.#connections.keys()) connection.drain()
   }
 
-  /** Waits until nothing is in flight and all replies are taken, or the time is over; then ends every connection. */
-  async finish(timeoutMs: number): Promise<{ unanswered: number }> {
-    const deadline = performance.now() + timeoutMs
-    while (this.#busy() && performance.now() < deadline) {
-      await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS))
-    }
-    let unanswered = 0
-    for (const connection of this.#connections.keys()) {
-      unanswered += connection.inFlight
-      connection.destroy()
-    }
-    return { unanswered }
-  }
-
-  #busy(): boolean {
-    // Requests whose connection is gone are on their way through storage all the same, and a sync must not overtake them.
-    for (const { waiting } of this.#options.registry) if (waiting.oldest !== undefined) return true
-    for (const { inFlight, backlog } of this.#connections.keys()) if (inFlight > 0 || backlog > 0) return true
-    return false
+  /** Ends every handshake. */
+  finish(): void {
+    for (const { reception } of this.#guests.values()) reception?.destroy()
   }
 }
 

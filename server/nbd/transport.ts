@@ -22,11 +22,13 @@ export class Transport {
   readonly batch: ReplyBatch
   readonly resumeReading: () => void
   readonly #socket: Socket
+  readonly #letGo: () => void
   readonly #events: TransportEvents
   #linger: NodeJS.Timeout | undefined
 
-  constructor({ socket, resumeReading }: AdoptedSocket, events: TransportEvents) {
+  constructor({ socket, resumeReading, release }: AdoptedSocket, events: TransportEvents) {
     this.#socket = socket
+    this.#letGo = release
     this.resumeReading = resumeReading
     this.#events = events
     this.batch = new ReplyBatch(socket, () => events.onDrained())
@@ -40,13 +42,15 @@ export class Transport {
     this.#events.onClose()
   }
 
-  write(bytes: Uint8Array): void {
-    this.#socket.write(bytes)
+  /** `onTaken` is called when the kernel has taken these bytes, and all before them. */
+  write(bytes: Uint8Array, onTaken?: () => void): void {
+    this.#socket.write(bytes, onTaken)
   }
 
-  /** Gives the socket away, to be secured; its end is no longer this transport's business. */
+  /** Gives the socket away, to be secured or served elsewhere; its end is no longer this transport's business. */
   release(): Socket {
     const { onError, onEnd } = this.#events
+    this.#letGo()
     return this.#socket.off('error', onError).off('end', onEnd).off('close', this.#onClose)
   }
 

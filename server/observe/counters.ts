@@ -67,6 +67,11 @@ export function serverCounters(): Counters {
   return sharedBlock(SERVER_SLOTS)
 }
 
+/** [ms since the epoch of a thread's last beat]. */
+export function pulseBlock(): Counters {
+  return sharedBlock(1)
+}
+
 /** The place of an error counter: command by the spec's number, the host's errno. */
 export function errorAt(command: number, errno: number): number {
   return ERRORS_AT + commandIndex(command) * ERRNOS + (errno < ERRNOS ? errno : 0)

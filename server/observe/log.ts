@@ -1,5 +1,6 @@
 // The log: JSON lines on stderr through pino. Laws: a reader that does not read never blocks I/O; what can happen a
-// thousand times a second is told once and then summed up, so that neither the disk nor the reader drowns.
+// thousand times a second is told once and then summed up, so that neither the disk nor the reader drowns. Each thread
+// sums up its own; the main thread writes the lines of all.
 
 import { commandName } from 'nbd-protocol'
 import { type Logger, pino } from 'pino'
@@ -25,28 +26,63 @@ interface Repeated {
   readonly details: object
 }
 
-export class Log implements ExportWitness {
+/** One line, on its way to the thread that writes. */
+export interface LogLine {
+  readonly level: 'info' | 'warn' | 'error'
+  readonly details: object
+  readonly message: string
+}
+
+/** Where lines go. */
+export type LogSink = (line: LogLine) => void
+
+/** The end of the line: stderr, written to without waiting. */
+export class LogOutput {
   readonly #logger: Logger
-  readonly #repeated = new Map<string, Repeated>()
-  readonly #timer: NodeJS.Timeout
   readonly #destination = pino.destination({ fd: 2, sync: false, maxLength: BACKLOG_BYTES_MAX })
 
   constructor(level: LogLevel) {
     this.#logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, this.#destination)
+  }
+
+  readonly write = ({ level, details, message }: LogLine): void => {
+    this.#logger[level](details, message)
+  }
+
+  /** Waits a moment for the last lines, before the process ends. */
+  async close(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, LAST_LINES_MS)
+      this.#destination.flush(() => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
+  }
+}
+
+export class Log implements ExportWitness {
+  /** Writes a line that another thread has put together. */
+  readonly write: LogSink
+  readonly #repeated = new Map<string, Repeated>()
+  readonly #timer: NodeJS.Timeout
+
+  constructor(sink: LogSink) {
+    this.write = sink
     this.#timer = setInterval(() => this.summarize(), SUMMARY_MS)
     this.#timer.unref()
   }
 
   info(details: object, message: string): void {
-    this.#logger.info(details, message)
+    this.write({ level: 'info', details, message })
   }
 
   warn(details: object, message: string): void {
-    this.#logger.warn(details, message)
+    this.write({ level: 'warn', details, message })
   }
 
   error(details: object, message: string): void {
-    this.#logger.error(details, message)
+    this.write({ level: 'error', details, message })
   }
 
   /** Tells the first of its kind at once, and the number of the others at the next summary. */
@@ -56,7 +92,7 @@ export class Log implements ExportWitness {
     else if (this.#repeated.size >= KINDS_MAX && kind !== FURTHER_KINDS) this.limited(FURTHER_KINDS, {})
     else {
       this.#repeated.set(kind, { count: 0, details })
-      this.#logger.warn(details, kind)
+      this.warn(details, kind)
     }
   }
 
@@ -67,7 +103,7 @@ export class Log implements ExportWitness {
         this.#repeated.delete(kind)
         continue
       }
-      this.#logger.warn({ repeated: repeated.count, first: repeated.details }, `${kind}: more of the same`)
+      this.warn({ repeated: repeated.count, first: repeated.details }, `${kind}: more of the same`)
       repeated.count = 0
     }
   }
@@ -83,7 +119,7 @@ export class Log implements ExportWitness {
   }
 
   stateChanged(name: string, state: string, reason: string): void {
-    this.#logger.error({ export: name, state, reason }, `export ${name} is ${state}: ${reason}`)
+    this.error({ export: name, state, reason }, `export ${name} is ${state}: ${reason}`)
   }
 
   requestsDropped(name: string, { client, command, offset, length }: Failure): void {
@@ -91,16 +127,9 @@ export class Log implements ExportWitness {
     this.limited(kind, { export: name, client, command: commandName(command), offset, length })
   }
 
-  /** The last summary, on its way before the process ends. */
-  async close(): Promise<void> {
+  /** The last summary. */
+  close(): void {
     clearInterval(this.#timer)
     this.summarize()
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, LAST_LINES_MS)
-      this.#destination.flush(() => {
-        clearTimeout(timer)
-        resolve()
-      })
-    })
   }
 }

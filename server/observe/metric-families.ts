@@ -32,6 +32,8 @@ export interface ObservedExport {
   readonly name: string
   readonly size: number
   readonly counters: Counters
+  /** [ms since the epoch of its thread's last beat]. */
+  readonly pulse: Counters
 }
 
 export interface Observed {
@@ -62,6 +64,12 @@ function* ages({ exports }: Observed): Iterable<Sample> {
   for (const { name, counters } of exports) {
     const since = counters[OLDEST_SINCE_AT] ?? 0
     yield { labels: { export: name }, value: since === 0 ? 0 : Math.max(0, Date.now() - since) / 1000 }
+  }
+}
+
+function* pulses({ exports }: Observed): Iterable<Sample> {
+  for (const { name, pulse } of exports) {
+    yield { labels: { export: name }, value: Math.max(0, Date.now() - (pulse[0] ?? 0)) / 1000 }
   }
 }
 
@@ -140,6 +148,12 @@ export const FAMILIES: readonly Family[] = [
     help: 'How long the oldest request handed to storage has not been answered; 0 while there is none.',
     type: 'gauge',
     collect: ages,
+  },
+  {
+    name: 'candor_thread_pulse_age_seconds',
+    help: "How long ago the export's I/O thread beat, once a second: more means that it waits for its storage.",
+    type: 'gauge',
+    collect: pulses,
   },
   {
     name: 'candor_requests_dropped_total',

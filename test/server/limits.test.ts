@@ -149,9 +149,9 @@ describe('requests in flight', () => {
     const requests = Array.from({ length: count }, (_, cookie) => request(NBD_CMD_READ, cookie, 0, MIB / 4))
     socket.pause().write(Buffer.concat(requests))
     const other = await server.client()
-    await until(() => server.server.backlog > 0)
+    await until(() => server.host.backlog > 0)
     assert.equal((await other.read(0, BLOCK)).length, BLOCK)
-    assert.ok(server.server.backlog <= 3 * MIB, `${server.server.backlog} bytes wait`)
+    assert.ok(server.host.backlog <= 3 * MIB, `${server.host.backlog} bytes wait`)
     let taken = 0
     for await (const chunk of socket) {
       taken += (chunk as Buffer).length

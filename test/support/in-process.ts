@@ -3,8 +3,10 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { type ByteStream, type Client, connectClient, type NegotiationWishes } from 'nbd-protocol'
 import type { Backend } from '../../backends/index.js'
+import { Access } from '../../server/exports/access.js'
 import { Export, type ExportOptions } from '../../server/exports/export.js'
-import { ExportRegistry } from '../../server/exports/registry.js'
+import { ExportDirectory } from '../../server/io/directory.js'
+import { ExportHost } from '../../server/io/export-host.js'
 import { DEFAULT_LIMITS } from '../../server/limits.js'
 import { type NbdLimits, NbdServer } from '../../server/nbd/server.js'
 import { serverCounters } from '../../server/observe/counters.js'
@@ -14,6 +16,7 @@ import { temporaryFolder } from './candor.js'
 export interface InProcess {
   readonly served: Export
   readonly server: NbdServer
+  readonly host: ExportHost
   readonly path: string
   /** A new client of the export. */
   client(wishes?: NegotiationWishes): Promise<Client>
@@ -28,22 +31,28 @@ export async function serveInProcess(
 ): Promise<InProcess> {
   const folder = temporaryFolder()
   const path = join(folder.path, 'nbd')
-  const log = new Log('silent')
+  const log = new Log(() => {})
   const served = new Export({ name: 'disk', backend, witness: log, ...options })
-  const registry = new ExportRegistry()
-  registry.add(served)
-  const server = new NbdServer({ registry, counters: serverCounters(), limits: { ...DEFAULT_LIMITS, ...limits }, log })
+  const directory = new ExportDirectory()
+  const allLimits = { ...DEFAULT_LIMITS, ...limits }
+  const server = new NbdServer({ directory, counters: serverCounters(), limits: allLimits, log })
+  const host = new ExportHost({ limits: allLimits, stateDirectory: undefined, log, events: server })
+  directory.add({ name: 'disk', face: host.adopt(served), access: new Access(), host })
   await server.listen({ kind: 'unix', path })
   return {
     served,
     server,
+    host,
     path,
     client: async (wishes) => connectClient(await socketStream(path), 'disk', wishes),
     close: async () => {
       server.drain()
-      await server.finish(1000)
+      server.finish()
+      host.drain()
+      await host.finish(1000)
+      await host.close()
       await backend.close()
-      await log.close()
+      log.close()
       folder.remove()
     },
   }

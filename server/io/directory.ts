@@ -1,0 +1,68 @@
+// The exports of the server as the main thread knows them: a face, who may see it, and the host where it lives. What is
+// asked of one goes to its host. Law: a host that waits for its storage keeps nobody else from an answer.
+import { type ControlReply, type ControlRequest, failed, stalledSummary } from '../control/export-actions.js'
+import type { Access } from '../exports/access.js'
+import { ExportRegistry } from '../exports/registry.js'
+import type { ExportFace, IoHost } from './io-host.js'
+
+/** A host whose pulse was not felt for this long is waiting for storage in its own thread. */
+export const STALLED_MS = 3000
+const STALL_POLL_MS = 250
+
+export interface DirectoryEntry {
+  readonly name: string
+  readonly face: ExportFace
+  readonly access: Access
+  readonly host: IoHost
+}
+
+export class ExportDirectory extends ExportRegistry<DirectoryEntry> {
+  get hosts(): ReadonlySet<IoHost> {
+    return new Set([...this].map(({ host }) => host))
+  }
+
+  /** Answers one question of the operator. */
+  async ask(request: ControlRequest): Promise<ControlReply> {
+    const { command, name } = request
+    if (command === 'exports') return { ok: true, result: await this.#summaries(request) }
+    const entry = name === undefined ? undefined : this.find(name)
+    if (entry === undefined) return failed(`there is no export '${name}': 'candor ctl exports' lists them`)
+    const answer = await answerOf(entry.host, { ...request, name: entry.name })
+    return answer ?? failed(`export ${entry.name} does not answer: its thread waits for its storage; see to that first`)
+  }
+
+  async #summaries(request: ControlRequest): Promise<unknown[]> {
+    const answers = await Promise.all([...this.hosts].map((host) => answerOf(host, request)))
+    const known = new Map<string, unknown>()
+    for (const answer of answers) {
+      if (answer?.ok !== true) continue
+      for (const summary of answer.result as { readonly name: string }[]) known.set(summary.name, summary)
+    }
+    return [...this].map(({ name, face }) => known.get(name) ?? stalledSummary(face))
+  }
+}
+
+/** How long ago a host's pulse was felt, in ms. */
+export function pulseAge(host: IoHost): number {
+  return Date.now() - (host.pulse[0] ?? 0)
+}
+
+/** undefined when the host stands still. */
+export function answerOf(host: IoHost, request: ControlRequest): Promise<ControlReply | undefined> {
+  return unlessStalled(host, host.ask(request))
+}
+
+/** What `promise` of a host brings; undefined as soon as its thread is found to stand still. */
+export async function unlessStalled<Value>(host: IoHost, promise: Promise<Value>): Promise<Value | undefined> {
+  let timer: NodeJS.Timeout | undefined
+  const stalled = new Promise<undefined>((resolve) => {
+    timer = setInterval(() => {
+      if (pulseAge(host) > STALLED_MS) resolve(undefined)
+    }, STALL_POLL_MS)
+  })
+  try {
+    return await Promise.race([promise, stalled])
+  } finally {
+    clearInterval(timer)
+  }
+}

@@ -1,0 +1,144 @@
+// The exports of one thread, and the connections that came to them. Law: whoever is attached here is served here to the
+// end; nothing of an export is known in two threads.
+import { closeSync } from 'node:fs'
+import { DONE, errnoName, errnoOf, type OpenedImage } from '../../backends/index.js'
+import type { ExportConfig } from '../config.js'
+import { actOn, type ControlReply, type ControlRequest } from '../control/export-actions.js'
+import type { Export } from '../exports/export.js'
+import { openExport } from '../exports/open-export.js'
+import { ExportRegistry } from '../exports/registry.js'
+import { Connection } from '../nbd/connection.js'
+import { type ConnectionLimits, tellable } from '../nbd/connection-options.js'
+import { describeExport } from '../nbd/negotiation.js'
+import { type Counters, pulseBlock } from '../observe/counters.js'
+import type { Log } from '../observe/log.js'
+import type { AttachOrder, ExportFace, HostEvents, IoHost } from './io-host.js'
+
+export interface ExportHostOptions {
+  readonly limits: ConnectionLimits
+  readonly stateDirectory: string | undefined
+  readonly log: Log
+  readonly events: HostEvents
+  readonly pulse?: Counters
+}
+
+/** How often write-back is asked whether it failed, and the pulse is felt. */
+const BEAT_MS = 1000
+const FINISH_POLL_MS = 20
+
+export class ExportHost implements IoHost {
+  readonly pulse: Counters
+  readonly #options: ExportHostOptions
+  readonly #registry = new ExportRegistry<Export>()
+  readonly #connections = new Map<number, Connection>()
+  readonly #closing: (() => Promise<void>)[] = []
+  readonly #timer: NodeJS.Timeout
+  #draining = false
+
+  constructor(options: ExportHostOptions) {
+    this.#options = options
+    this.pulse = options.pulse ?? pulseBlock()
+    this.#beat()
+    this.#timer = setInterval(() => this.#beat(), BEAT_MS)
+    this.#timer.unref()
+  }
+
+  #beat(): void {
+    this.pulse[0] = Date.now()
+    for (const entry of this.#registry) entry.beat()
+  }
+
+  /** Bytes of replies that peers have not taken yet. */
+  get backlog(): number {
+    let bytes = 0
+    for (const connection of this.#connections.values()) bytes += connection.backlog
+    return bytes
+  }
+
+  async open(config: ExportConfig, image: OpenedImage): Promise<ExportFace> {
+    const { entry, close } = await openExport(config, image, this.#options.stateDirectory, this.#options.log)
+    this.#closing.push(close)
+    return this.adopt(entry)
+  }
+
+  /** Serves an export whose storage is somebody else's to close. */
+  adopt(entry: Export): ExportFace {
+    this.#registry.add(entry)
+    return { ...describeExport(entry), readOnly: entry.readOnly, counters: entry.counters }
+  }
+
+  attach({ connection, fd, exportName, established, leftover, client }: AttachOrder): void {
+    const { limits, events } = this.#options
+    const served = this.#registry.find(exportName)
+    if (served === undefined) {
+      closeSync(fd)
+      return events.connectionEnded(connection)
+    }
+    const attached = new Connection({
+      fd,
+      leftover,
+      served,
+      established,
+      client,
+      limits,
+      onFault: (fault) => events.connectionFaulted(connection, tellable(fault)),
+      onEnd: () => {
+        this.#connections.delete(connection)
+        events.connectionEnded(connection)
+      },
+    })
+    if (this.#draining) attached.drain()
+    this.#connections.set(connection, attached)
+    attached.start()
+  }
+
+  async ask(request: ControlRequest): Promise<ControlReply> {
+    return actOn(this.#registry, this.#options.log, request)
+  }
+
+  drain(): void {
+    this.#draining = true
+    for (const connection of this.#connections.values()) connection.drain()
+    for (const { space } of this.#registry) space.shutDown()
+  }
+
+  async finish(timeoutMs: number): Promise<{ unanswered: number }> {
+    const deadline = performance.now() + timeoutMs
+    while (this.#busy() && performance.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, FINISH_POLL_MS))
+    }
+    let unanswered = 0
+    for (const connection of this.#connections.values()) {
+      unanswered += connection.inFlight
+      connection.destroy()
+    }
+    return { unanswered }
+  }
+
+  #busy(): boolean {
+    // Requests whose connection is gone are on their way through storage all the same, and a sync must not overtake them.
+    for (const { waiting } of this.#registry) if (waiting.oldest !== undefined) return true
+    for (const { inFlight, backlog } of this.#connections.values()) if (inFlight > 0 || backlog > 0) return true
+    return false
+  }
+
+  async sync(): Promise<boolean> {
+    const synced = await Promise.all([...this.#registry].map((entry) => this.#finalSync(entry)))
+    return !synced.includes(false)
+  }
+
+  async #finalSync(entry: Export): Promise<boolean> {
+    const outcome = await entry.flush()
+    entry.wasSynced = outcome === DONE && entry.waiting.oldest === undefined
+    if (outcome === DONE) return true
+    const errno = errnoName(errnoOf(outcome))
+    this.#options.log.error({ export: entry.name, errno }, `the final sync of export ${entry.name} failed: ${errno}`)
+    return false
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer)
+    for (const close of this.#closing.reverse()) await close()
+    this.#closing.length = 0
+  }
+}

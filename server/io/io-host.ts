@@ -1,0 +1,61 @@
+// Where exports live: a host has some of them and serves their connections, in this thread or in one of its own. Law:
+// who stands outside knows an export by its face alone, and hands connections over when their handshake is done.
+import type { HandshakeExport } from 'nbd-protocol'
+import type { OpenedImage } from '../../backends/index.js'
+import type { ExportConfig } from '../config.js'
+import type { ControlReply, ControlRequest } from '../control/export-actions.js'
+import type { ConnectionFault } from '../nbd/connection-options.js'
+import type { Established } from '../nbd/negotiation.js'
+import type { Counters } from '../observe/counters.js'
+
+/** What the front desk knows of an export. */
+export interface ExportFace extends HandshakeExport {
+  readonly readOnly: boolean
+  readonly counters: Counters
+}
+
+/** A connection whose handshake is done. */
+export interface AttachOrder {
+  /** The front desk's number for it. */
+  readonly connection: number
+  /** The socket, the host's own from here on. */
+  readonly fd: number
+  readonly exportName: string
+  readonly established: Established
+  /** What the client sent behind its handshake. */
+  readonly leftover: Uint8Array
+  /** The peer as log and ledger name it. */
+  readonly client: string
+}
+
+/** Why a connection ended, as it can be told to another thread. */
+export interface EndedFault {
+  readonly phase: ConnectionFault['phase']
+  /** A code of ProtocolError, or what happened. */
+  readonly reason: string
+  readonly isProtocolError: boolean
+  readonly detail: string
+}
+
+export interface HostEvents {
+  connectionFaulted(connection: number, fault: EndedFault): void
+  connectionEnded(connection: number): void
+}
+
+export interface IoHost {
+  /** ms since the epoch at [0], once a second: a host that stands still is waiting for storage. */
+  readonly pulse: Counters
+  /** Serves an image that is open and locked; it is the host's from here on. @throws OpenError */
+  open(config: ExportConfig, image: OpenedImage): Promise<ExportFace>
+  attach(order: AttachOrder): void
+  /** Asks one export something, by name, or all of them. */
+  ask(request: ControlRequest): Promise<ControlReply>
+  /** Every new request is refused with NBD_ESHUTDOWN from now on, and so is what is held. */
+  drain(): void
+  /** Waits until nothing is in flight and all replies are taken, or the time is over; then ends every connection. */
+  finish(timeoutMs: number): Promise<{ readonly unanswered: number }>
+  /** The final sync of every export; false when one failed. */
+  sync(): Promise<boolean>
+  /** Gives records, locks and descriptors back. */
+  close(): Promise<void>
+}

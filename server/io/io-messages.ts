@@ -1,0 +1,36 @@
+// What the main thread and an I/O thread say to each other.
+import type { OpenedImage } from '../../backends/index.js'
+import type { ExportConfig } from '../config.js'
+import type { ControlRequest } from '../control/export-actions.js'
+import type { Limits } from '../limits.js'
+import type { Counters } from '../observe/counters.js'
+import type { LogLine } from '../observe/log.js'
+import type { AttachOrder, EndedFault } from './io-host.js'
+
+/** What an I/O thread starts with. */
+export interface IoThreadData {
+  readonly limits: Limits
+  readonly stateDirectory: string | undefined
+  readonly pulse: Counters
+}
+
+/** Questions of which each is answered once. */
+export type Call =
+  | { readonly name: 'open'; readonly config: ExportConfig; readonly image: OpenedImage }
+  | { readonly name: 'ask'; readonly request: ControlRequest }
+  | { readonly name: 'finish'; readonly timeoutMs: number }
+  | { readonly name: 'sync' }
+  | { readonly name: 'close' }
+
+export type ToThread =
+  | { readonly kind: 'call'; readonly id: number; readonly call: Call }
+  | { readonly kind: 'attach'; readonly order: AttachOrder }
+  | { readonly kind: 'drain' }
+
+export type FromThread =
+  | { readonly kind: 'answer'; readonly id: number; readonly value: unknown }
+  /** An OpenError's sentence. */
+  | { readonly kind: 'refusal'; readonly id: number; readonly sentence: string }
+  | { readonly kind: 'faulted'; readonly connection: number; readonly fault: EndedFault }
+  | { readonly kind: 'ended'; readonly connection: number }
+  | { readonly kind: 'log'; readonly line: LogLine }

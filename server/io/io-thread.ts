@@ -1,0 +1,54 @@
+// An I/O thread: an ExportHost behind a message port. It opens no sockets and parses no words; whoever stalls it stalls
+// the exports of its own device, and nothing else.
+import { parentPort, workerData } from 'node:worker_threads'
+import { OpenError } from '../../backends/index.js'
+import { Log } from '../observe/log.js'
+import { ExportHost } from './export-host.js'
+import type { Call, FromThread, IoThreadData, ToThread } from './io-messages.js'
+
+const port = parentPort
+if (port === null) throw new TypeError('this file is an I/O thread of the server, not a program')
+
+function tell(message: FromThread): void {
+  port?.postMessage(message)
+}
+
+const log = new Log((line) => tell({ kind: 'log', line }))
+const host = new ExportHost({
+  ...(workerData as IoThreadData),
+  log,
+  events: {
+    connectionFaulted: (connection, fault) => tell({ kind: 'faulted', connection, fault }),
+    connectionEnded: (connection) => tell({ kind: 'ended', connection }),
+  },
+})
+
+function carryOut(call: Call): Promise<unknown> {
+  switch (call.name) {
+    case 'open':
+      return host.open(call.config, call.image)
+    case 'ask':
+      return host.ask(call.request)
+    case 'finish':
+      return host.finish(call.timeoutMs)
+    case 'sync':
+      return host.sync()
+    case 'close':
+      return host.close().finally(() => log.close())
+  }
+}
+
+async function answer(id: number, call: Call): Promise<void> {
+  try {
+    tell({ kind: 'answer', id, value: await carryOut(call) })
+  } catch (error) {
+    if (!(error instanceof OpenError)) throw error
+    tell({ kind: 'refusal', id, sentence: error.message })
+  }
+}
+
+port.on('message', (message: ToThread) => {
+  if (message.kind === 'call') void answer(message.id, message.call)
+  else if (message.kind === 'attach') host.attach(message.order)
+  else host.drain()
+})

@@ -1,0 +1,108 @@
+// The main thread's door to an I/O thread. Law: every call is answered once or fails; a thread that dies takes the
+// process with it, since nobody knows what it had promised.
+import { Worker } from 'node:worker_threads'
+import { OpenError, type OpenedImage } from '../../backends/index.js'
+import type { ExportConfig } from '../config.js'
+import type { ControlReply, ControlRequest } from '../control/export-actions.js'
+import type { Limits } from '../limits.js'
+import { pulseBlock } from '../observe/counters.js'
+import type { Log } from '../observe/log.js'
+import type { AttachOrder, ExportFace, HostEvents, IoHost } from './io-host.js'
+import type { Call, FromThread, IoThreadData, ToThread } from './io-messages.js'
+
+export interface ThreadedHostOptions {
+  readonly limits: Limits
+  readonly stateDirectory: string | undefined
+  readonly log: Log
+  readonly events: HostEvents
+}
+
+interface Caller {
+  readonly settle: (value: unknown) => void
+  readonly refuse: (error: OpenError) => void
+}
+
+export class ThreadedHost implements IoHost {
+  readonly pulse = pulseBlock()
+  readonly #worker: Worker
+  readonly #log: Log
+  readonly #events: HostEvents
+  readonly #callers = new Map<number, Caller>()
+  #calls = 0
+
+  constructor({ limits, stateDirectory, log, events }: ThreadedHostOptions) {
+    this.#log = log
+    this.#events = events
+    const workerData: IoThreadData = { limits, stateDirectory, pulse: this.pulse }
+    // Images are opened in the main thread and closed there: descriptors are the process's, not the thread's.
+    const options = { workerData, name: 'candor-io', trackUnmanagedFds: false }
+    this.#worker = new Worker(new URL('./io-thread.js', import.meta.url), options)
+    this.#worker.on('message', (message: FromThread) => this.#heard(message))
+    this.#worker.on('error', (error) => {
+      throw error
+    })
+  }
+
+  #heard(message: FromThread): void {
+    switch (message.kind) {
+      case 'log':
+        return this.#log.write(message.line)
+      case 'faulted':
+        return this.#events.connectionFaulted(message.connection, message.fault)
+      case 'ended':
+        return this.#events.connectionEnded(message.connection)
+      case 'answer':
+        return this.#caller(message.id).settle(message.value)
+      case 'refusal':
+        return this.#caller(message.id).refuse(new OpenError(message.sentence))
+    }
+  }
+
+  #caller(id: number): Caller {
+    const caller = this.#callers.get(id)
+    if (caller === undefined) throw new TypeError(`an I/O thread answered call ${id}, which nobody made`)
+    this.#callers.delete(id)
+    return caller
+  }
+
+  #tell(message: ToThread): void {
+    this.#worker.postMessage(message)
+  }
+
+  #call<Answer>(call: Call): Promise<Answer> {
+    return new Promise((settle, refuse) => {
+      const id = this.#calls++
+      this.#callers.set(id, { settle: (value) => settle(value as Answer), refuse })
+      this.#tell({ kind: 'call', id, call })
+    })
+  }
+
+  open(config: ExportConfig, image: OpenedImage): Promise<ExportFace> {
+    return this.#call({ name: 'open', config, image })
+  }
+
+  attach(order: AttachOrder): void {
+    this.#tell({ kind: 'attach', order })
+  }
+
+  ask(request: ControlRequest): Promise<ControlReply> {
+    return this.#call({ name: 'ask', request })
+  }
+
+  drain(): void {
+    this.#tell({ kind: 'drain' })
+  }
+
+  finish(timeoutMs: number): Promise<{ unanswered: number }> {
+    return this.#call({ name: 'finish', timeoutMs })
+  }
+
+  sync(): Promise<boolean> {
+    return this.#call({ name: 'sync' })
+  }
+
+  async close(): Promise<void> {
+    await this.#call({ name: 'close' })
+    await this.#worker.terminate()
+  }
+}

@@ -1,0 +1,148 @@
+// The handshake of one client, in the main thread: from its greeting to the export it asked for, where the connection is
+// handed over. Law: whatever the peer sends, the worst that happens is the end of this connection, counted and logged once.
+import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import { Handshake, type HandshakeHost, type HandshakeLimits, ProtocolError } from 'nbd-protocol'
+import { type AdoptedSocket, adoptByDataEvents, adoptSocket, type ByteSink } from './adopt-socket.js'
+import type { ConnectionFault } from './connection-options.js'
+import { descriptorOf } from './hand-over.js'
+import type { Established, Peer } from './negotiation.js'
+import { clientSubject, type TlsUpgrade } from './tls.js'
+import { Transport } from './transport.js'
+
+export interface ReceptionLimits extends HandshakeLimits {
+  /** From accept to the end of the handshake. */
+  readonly handshakeTimeoutMs: number
+}
+
+/** A socket whose handshake is done, with what came behind it. */
+export interface HandOver {
+  readonly established: Established
+  readonly fd: number
+  readonly leftover: Uint8Array
+}
+
+export interface ReceptionOptions {
+  readonly accepted: Socket
+  /** Who is at the other end; a verified certificate's subject is added when TLS brings one. */
+  readonly peer: Peer
+  readonly host: HandshakeHost
+  /** undefined: NBD_OPT_STARTTLS is refused by the host. */
+  readonly tls: TlsUpgrade | undefined
+  readonly limits: ReceptionLimits
+  readonly onFault: (fault: ConnectionFault) => void
+  /** The socket is closed, and no handshake was completed. */
+  readonly onEnd: () => void
+  readonly onEstablished: (handOver: HandOver) => void
+}
+
+/** All handshakes share it: what arrives is used up before anybody else reads. */
+const slab = Buffer.allocUnsafeSlow(64 << 10)
+const NOTHING = new Uint8Array(0)
+
+export class Reception implements ByteSink {
+  readonly target = slab
+  readonly #options: ReceptionOptions
+  readonly #handshake: Handshake
+  readonly #timer: NodeJS.Timeout
+  #transport: Transport
+  #securing = false
+  #ended = false
+  #gone = false
+
+  constructor(options: ReceptionOptions) {
+    this.#options = options
+    this.#handshake = new Handshake(options.host, options.limits)
+    this.#transport = this.#transportOver(adoptSocket(options.accepted, this))
+    this.#timer = setTimeout(() => this.#end('time-out'), options.limits.handshakeTimeoutMs)
+    this.#transport.write(this.#handshake.greeting())
+    this.#transport.resumeReading()
+  }
+
+  #transportOver(adopted: AdoptedSocket): Transport {
+    return new Transport(adopted, {
+      onDrained: () => {},
+      onError: (error) => this.#end(error),
+      onEnd: () => this.#end('disconnect'),
+      onClose: () => this.#closed(),
+    })
+  }
+
+  arrived(length: number): boolean {
+    if (this.#ended) return false
+    try {
+      this.#negotiate(slab.subarray(0, length))
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      this.#end(error)
+    }
+    return !this.#ended && !this.#securing
+  }
+
+  #negotiate(bytes: Uint8Array): void {
+    let used: number
+    try {
+      used = this.#handshake.receive(bytes)
+    } finally {
+      for (const reply of this.#handshake.takeReplies()) this.#transport.write(reply)
+    }
+    const { outcome } = this.#handshake
+    if (outcome?.kind === 'transmission') this.#handOver(outcome, bytes.subarray(used))
+    else if (outcome?.kind === 'starttls') this.#startTls(bytes.length - used)
+    else if (outcome !== undefined) this.#end(undefined)
+  }
+
+  // Whatever came behind STARTTLS was sent in the clear, by whomever: it must not be taken for the client's own.
+  #startTls(bytesBehind: number): void {
+    const { tls, peer } = this.#options
+    if (tls === undefined) throw new TypeError('the host granted STARTTLS without TLS')
+    if (bytesBehind > 0) {
+      throw new ProtocolError('bytes-behind-starttls', `${bytesBehind} bytes were sent behind NBD_OPT_STARTTLS`)
+    }
+    this.#securing = true
+    const secured = (socket: TLSSocket) => {
+      this.#securing = false
+      peer.subject = clientSubject(socket)
+      this.#transport = this.#transportOver(adoptByDataEvents(socket, this))
+      this.#handshake.secured()
+    }
+    const failed = (error: Error) => {
+      this.#end(new ProtocolError('tls-failed', `TLS could not be set up: ${error.message}`))
+      this.#closed()
+    }
+    setImmediate(() => tls.upgrade(this.#transport.release()).then(secured, failed))
+  }
+
+  /** The last replies have to be on their way before the socket changes hands. */
+  #handOver(established: Established, behind: Uint8Array): void {
+    this.#ended = true
+    const leftover = behind.length === 0 ? NOTHING : Uint8Array.prototype.slice.call(behind)
+    this.#transport.write(NOTHING, () => {
+      if (this.#gone) return
+      this.#gone = true
+      clearTimeout(this.#timer)
+      const socket = this.#transport.release()
+      this.#options.onEstablished({ established, leftover, fd: descriptorOf(socket) })
+    })
+  }
+
+  /** Ends the connection; replies that were sent may still arrive. */
+  destroy(): void {
+    this.#end(undefined)
+  }
+
+  #end(fault: ConnectionFault['fault'] | undefined): void {
+    if (this.#ended) return
+    this.#ended = true
+    if (fault !== undefined) this.#options.onFault({ phase: 'handshake', fault })
+    this.#transport.close()
+  }
+
+  #closed(): void {
+    if (this.#gone) return
+    this.#gone = true
+    this.#ended = true
+    clearTimeout(this.#timer)
+    this.#options.onEnd()
+  }
+}
