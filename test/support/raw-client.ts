@@ -53,8 +53,9 @@ export class RawClient {
     socket.on('error', ended).on('end', ended).on('close', ended)
   }
 
-  static async connect(path: string): Promise<RawClient> {
-    const socket = connect(path)
+  /** Connects to a socket's path, or to a port of this machine, by number: not every machine knows a 'localhost'. */
+  static async connect(place: string): Promise<RawClient> {
+    const socket = connect(/^\d+$/.test(place) ? { host: '127.0.0.1', port: Number(place) } : { path: place })
     await once(socket, 'connect')
     return new RawClient(socket)
   }
