@@ -24,6 +24,13 @@ export function onlyUnderAll(): string | false {
   return UNDER_ALL ? false : 'takes long, so that only ./test/run --all runs it'
 }
 
+/** False where CANDOR_TRIXIE names a folder with Debian 13, which `./test/run --all` makes where it is root. */
+export function needsDebian13(): string | false {
+  if (process.env['CANDOR_TRIXIE'] !== undefined) return false
+  const reason = 'needs a folder with Debian 13, which ./test/run --all makes as root'
+  return UNDER_ALL ? because([reason]) : reason
+}
+
 function because(reasons: readonly string[]): string | false {
   if (reasons.length === 0) return false
   const reason = reasons.join(', ')
