@@ -1,7 +1,8 @@
 // A server that is killed again and again: under load, in syncs and FUA writes, while writes are held, while it starts, with
 // a successor at the door. Law: the next one starts, and what was acknowledged reads back: the page cache outlives it.
 import assert from 'node:assert/strict'
-import { unlinkSync } from 'node:fs'
+import { once } from 'node:events'
+import { unlinkSync, watch } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -29,6 +30,7 @@ const FREE_MIB = 1
 interface Bench {
   readonly random: Random
   readonly disk: Mounted
+  readonly stateDirectory: string
   /** Under load from one client each. */
   readonly loaded: readonly Region[]
   /** Written only where writes are to be held. */
@@ -45,7 +47,7 @@ interface Victim {
   readonly bench: Bench
   readonly candor: RunningCandor
   /** Starts the server that comes after this one, before this one has ended. */
-  succeed(): void
+  succeed(): Promise<RunningCandor>
 }
 
 /** What is to be done when the server is gone, before the next one starts. */
@@ -58,10 +60,7 @@ const MOMENTS: Readonly<Record<string, (victim: Victim) => Promise<ClearUp | und
   'in a FUA write': (victim) => within(victim, 'fua'),
   'in a trim': (victim) => within(victim, 'trim'),
   'while writes are held': holdWrites,
-  'with a successor at the door': ({ bench, succeed }) => {
-    succeed()
-    return pause(bench.random.below(bench.startMs * 1.5), undefined)
-  },
+  'with a successor at the door': awaitSuccessor,
 }
 const STARTING = 'while starting'
 const ORDER = ['anywhere', 'in a sync', STARTING, ...Object.keys(MOMENTS).slice(2)]
@@ -86,6 +85,15 @@ async function holdWrites({ bench, candor }: Victim): Promise<ClearUp> {
     unlinkSync(filler)
     disk.settle()
   }
+}
+
+/** It is at the door when it has opened the lock of the state directory, and has some patience there. */
+async function awaitSuccessor({ bench, succeed }: Victim): Promise<undefined> {
+  const lock = watch(join(bench.stateDirectory, 'lock'))
+  const opened = once(lock, 'change')
+  await Promise.race([opened, succeed()])
+  lock.close()
+  await pause(bench.random.below(LOAD_MS_MAX))
 }
 
 async function assertSound(candor: RunningCandor, killedBefore: boolean): Promise<void> {
@@ -131,7 +139,16 @@ function setBench(t: TestContext): Bench {
   scope.after(() => state.remove())
   const words = [image, '--state-dir', state.path, '--on-enospc', 'hold=5m']
   const start = (wrapper: readonly string[] = []) => serve(scope, words, { wrapper })
-  return { random, disk, loaded: [first, second], spare, start, startMs: 0, landed: new Map() }
+  return {
+    random,
+    disk,
+    stateDirectory: state.path,
+    loaded: [first, second],
+    spare,
+    start,
+    startMs: 0,
+    landed: new Map(),
+  }
 }
 
 interface Round {
@@ -154,6 +171,7 @@ async function killLoaded(bench: Bench, { moment, kills, successor }: Round): Pr
     next = bench.start()
     // Who awaits it in the next round is told of its failure.
     next.catch(() => undefined)
+    return next
   }
   const clearUp = await MOMENTS[moment]?.({ bench, candor, succeed })
   countLanding(bench, moment)
