@@ -29,7 +29,9 @@ export interface RawReply {
 
 export class RawClient {
   readonly socket: Socket
-  #arrived: Buffer = Buffer.alloc(0)
+  /** What has come and was not taken yet. It is joined when enough of it is there, or much would be copied often. */
+  #arrived: Buffer[] = []
+  #arrivedBytes = 0
   #ended = false
   #wake: () => void = () => {}
   /** Bytes that came from the server. */
@@ -42,7 +44,8 @@ export class RawClient {
     this.closed = new Promise((resolve) => socket.once('close', () => resolve()))
     socket.on('data', (bytes) => {
       this.received += bytes.length
-      this.#arrived = Buffer.concat([this.#arrived, bytes])
+      this.#arrived.push(bytes)
+      this.#arrivedBytes += bytes.length
       this.#wake()
     })
     const ended = () => {
@@ -76,15 +79,17 @@ export class RawClient {
 
   /** Exactly `length` bytes; undefined when the server closed before them. */
   async tryTake(length: number): Promise<Uint8Array | undefined> {
-    while (this.#arrived.length < length && !this.#ended) {
+    while (this.#arrivedBytes < length && !this.#ended) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve
       })
     }
-    if (this.#arrived.length < length) return undefined
-    const taken = Uint8Array.prototype.slice.call(this.#arrived, 0, length)
-    this.#arrived = this.#arrived.subarray(length)
-    return taken
+    if (this.#arrivedBytes < length) return undefined
+    const [only, ...more] = this.#arrived
+    const all = only !== undefined && more.length === 0 ? only : Buffer.concat(this.#arrived)
+    this.#arrived = [all.subarray(length)]
+    this.#arrivedBytes -= length
+    return Uint8Array.prototype.slice.call(all, 0, length)
   }
 
   async take(length: number): Promise<Uint8Array> {
