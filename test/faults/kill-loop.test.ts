@@ -91,9 +91,14 @@ async function holdWrites({ bench, candor }: Victim): Promise<ClearUp> {
 async function awaitSuccessor({ bench, succeed }: Victim): Promise<undefined> {
   const lock = watch(join(bench.stateDirectory, 'lock'))
   const opened = once(lock, 'change')
-  await Promise.race([opened, succeed()])
+  let started = false
+  const ready = succeed().then(() => {
+    started = true
+  })
+  await Promise.race([opened, ready])
   lock.close()
   await pause(bench.random.below(LOAD_MS_MAX))
+  assert.equal(started, false, 'two servers are ready at once')
 }
 
 async function assertSound(candor: RunningCandor, killedBefore: boolean): Promise<void> {

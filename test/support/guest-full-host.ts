@@ -34,8 +34,6 @@ const BIG = patternBytes(64 * MIB)
 const KEPT_MIB = 4
 /** More than is left then. */
 const TOO_MUCH_MIB = 40
-/** An emulated processor takes half a minute, where it is not alone several times that. */
-const TIMEOUT_MS = 240_000
 
 /** `--on-enospc`: held for longer than the test takes, or for so short that the time runs out. */
 export type SpacePolicy = 'report' | 'hold=5m' | 'hold=2s'
@@ -80,7 +78,6 @@ async function start(scope: Scope, { disk, combination }: FullHost, script: stri
   const { attachment, werror } = combination
   const guest = await startGuest({
     qemuArguments: [...patternDrive(scope, BIG), ...attachment.qemuArguments(disk, werror)],
-    timeoutMs: TIMEOUT_MS,
     script: `${attachment.attach(disk)}\n${script}`,
   })
   scope.after(() => guest.powerCut())
