@@ -10,7 +10,9 @@ export type OpenDisk = (size: number) => Promise<Backend>
 const SIZE = 1 << 20
 
 function pattern(length: number, seed: number): Uint8Array {
-  return Uint8Array.from({ length }, (_, index) => (index * 31 + seed) & 0xff)
+  const bytes = new Uint8Array(length)
+  for (let index = 0; index < length; index++) bytes[index] = index * 31 + seed
+  return bytes
 }
 
 /** Writes as the server does: now, and later what could not be done now. */

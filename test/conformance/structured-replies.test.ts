@@ -27,6 +27,23 @@ async function forget(session: Session): Promise<void> {
 }
 
 const types = ({ chunks }: Answer) => chunks.map(({ type }) => type)
+const TRIES = 50
+
+/**
+ * Reads what was forgotten. On a busy machine the kernel may have it all again by the time that it is looked for; then it
+ * is told as data, which is right as well. Who never tells a hole is wrong.
+ */
+async function readForgotten(session: Session, offset: number, expected: Uint8Array): Promise<Answer> {
+  const { length } = expected
+  for (let tries = 0; tries < TRIES; tries++) {
+    await forget(session)
+    const answer = await session.request({ type: CMD.READ, offset, length })
+    assert.ok(assembleRead(answer, offset, length).equals(expected), 'the chunks hold what was written')
+    if (types(answer).includes(CHUNK.OFFSET_HOLE)) return answer
+    assert.deepEqual(types(answer), [CHUNK.OFFSET_DATA])
+  }
+  return assert.fail(`no hole was told in ${TRIES} reads`)
+}
 
 for (const [index, style] of (['structured', 'extended'] as const).entries()) {
   describe(`${style} replies`, { timeout }, () => {
@@ -40,9 +57,7 @@ for (const [index, style] of (['structured', 'extended'] as const).entries()) {
         expected.fill(at >> 15, at, at + 64 * KIB)
         await session.write(base(0) + at, filled(64 * KIB, at >> 15))
       }
-      await forget(session)
-      const answer = await session.request({ type: CMD.READ, offset: base(0) + 1000, length: MIB - 1234 })
-      assert.deepEqual(assembleRead(answer, base(0) + 1000, MIB - 1234), expected.subarray(1000, MIB - 234))
+      const answer = await readForgotten(session, base(0) + 1000, expected.subarray(1000, MIB - 234))
       const [data, hole] = [CHUNK.OFFSET_DATA, CHUNK.OFFSET_HOLE]
       assert.deepEqual(types(answer), [hole, data, hole, data, hole, data, hole, data])
     })
@@ -50,8 +65,7 @@ for (const [index, style] of (['structured', 'extended'] as const).entries()) {
     test('"NBD_REPLY_TYPE_OFFSET_HOLE": says where it begins and how long it is', { skip }, async (scope) => {
       const session = await Session.enter(scope, served.unix, style)
       await session.write(base(1), filled(4096, 1))
-      await forget(session)
-      const { chunks } = await session.request({ type: CMD.READ, offset: base(1), length: MIB })
+      const { chunks } = await readForgotten(session, base(1), Buffer.concat([filled(4096, 1), zeroes(MIB - 4096)]))
       assert.deepEqual(
         chunks.map(contentOf).map(({ offset, length, data }) => [offset, length, data === undefined]),
         [

@@ -23,7 +23,7 @@ const IMAGE_MIB = 1024
 const HOST_MIB = 200
 const ENLARGED_MIB = 1400
 /** An emulated processor takes half a minute for it, where it is not alone several times that. */
-const FILL_TIMEOUT_MS = 240_000
+const FILL_TIMEOUT_MS = 600_000
 const KEPT = patternBytes(8 * MIB)
 const NUMBERS = Array.from({ length: 50_000 }, (_, index) => `${index + 1}\n`).join('')
 

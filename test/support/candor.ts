@@ -75,18 +75,22 @@ export interface StartOptions {
   readonly env?: Readonly<Record<string, string>>
 }
 
+/** Which I/O engine the servers of this run use; theirs by default. `./test/run --all` runs every suite with each. */
+const ENGINE = process.env['CANDOR_TEST_ENGINE'] ?? ''
+
 function withDefaults(args: readonly string[], stateDirectory: string): string[] {
   const given = (flag: string) => args.some((arg) => arg === flag || arg.startsWith(`${flag}=`))
   return [
     ...args,
     ...(given('--state-dir') ? [] : ['--state-dir', stateDirectory]),
     ...(given('--http') ? [] : ['--http', '127.0.0.1:0']),
+    ...(ENGINE === '' || given('--io-engine') ? [] : ['--io-engine', ENGINE]),
   ]
 }
 
 /**
- * Starts `candor ARGUMENTS` (`serve …`) and waits until it is ready. State directory and HTTP port are its own unless
- * they are given. Rejects with what it printed when it ends before.
+ * Starts `candor ARGUMENTS` (`serve …`) and waits until it is ready. State directory, HTTP port and I/O engine are the
+ * tests' own unless they are given. Rejects with what it printed when it ends before.
  */
 export async function startCandor(args: readonly string[], options: StartOptions = {}): Promise<RunningCandor> {
   const state = temporaryFolder()

@@ -5,7 +5,7 @@ import { after, before } from 'node:test'
 import { type RunningCandor, startCandor, temporaryFolder } from './candor.js'
 
 /** A server that never answers fails the test instead of hanging it. */
-export const WATCHDOG_MS = 30_000
+export const WATCHDOG_MS = 120_000
 
 /** A server from before the first test of a suite until after its last; nothing of it is there in between. */
 export class Served {

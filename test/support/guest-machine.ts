@@ -103,7 +103,8 @@ function commandLine(parts: GuestParts, folder: string, options: MachineOptions)
     ['-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none'],
     ['-machine', 'pc', '-accel', 'tcg', '-cpu', 'max', '-m', String(options.memoryMiB)],
     ['-kernel', parts.kernelImage, '-initrd', parts.initramfs],
-    // A panic reboots at once, which -no-reboot turns into the end of QEMU: nobody waits for a dead guest.
+    // A panic reboots at once, which -no-reboot turns into the end of QEMU: nobody waits for a dead guest. On a busy host
+    // the emulated timer comes too late for the kernel's check of it, which is a panic too.
     ['-append', 'console=ttyS0 panic=-1 no_timer_check'],
     ['-fw_cfg', `name=${SCRIPT_NAME},file=${join(folder, 'script')}`],
     ['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],

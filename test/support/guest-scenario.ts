@@ -37,9 +37,11 @@ export function partitionedImage(folder: string, sizeMiB: number): string {
   return path
 }
 
-/** Takes the space of a file system but for this much, so that less has to be written until it is full. */
-export function leaveFree(disk: { readonly folder: string; freeBytes(): number }, freeMiB: number): void {
-  run('fallocate', '-l', String(disk.freeBytes() - freeMiB * MIB), join(disk.folder, 'filler'))
+/** Takes the space of a file system but for this much, so that less has to be written until it is full. Returns what took it. */
+export function leaveFree(disk: { readonly folder: string; freeBytes(): number }, freeMiB: number): string {
+  const filler = join(disk.folder, 'filler')
+  run('fallocate', '-l', String(disk.freeBytes() - freeMiB * MIB), filler)
+  return filler
 }
 
 export interface ServedDisk {

@@ -42,7 +42,8 @@ export interface RunningGuest {
 }
 
 const DEFAULT_MEMORY_MIB = 512
-const DEFAULT_TIMEOUT_MS = 90_000
+/** Against guests that hang; a busy host takes several times as long as an idle one. */
+const DEFAULT_TIMEOUT_MS = 300_000
 const TAIL_LINES = 30
 
 /** Runs the script to its end. */

@@ -29,7 +29,9 @@ export interface RawReply {
 
 export class RawClient {
   readonly socket: Socket
-  #arrived: Buffer = Buffer.alloc(0)
+  /** What has come and was not taken yet. It is joined when enough of it is there, or much would be copied often. */
+  #arrived: Buffer[] = []
+  #arrivedBytes = 0
   #ended = false
   #wake: () => void = () => {}
   /** Bytes that came from the server. */
@@ -42,7 +44,8 @@ export class RawClient {
     this.closed = new Promise((resolve) => socket.once('close', () => resolve()))
     socket.on('data', (bytes) => {
       this.received += bytes.length
-      this.#arrived = Buffer.concat([this.#arrived, bytes])
+      this.#arrived.push(bytes)
+      this.#arrivedBytes += bytes.length
       this.#wake()
     })
     const ended = () => {
@@ -53,8 +56,9 @@ export class RawClient {
     socket.on('error', ended).on('end', ended).on('close', ended)
   }
 
-  static async connect(path: string): Promise<RawClient> {
-    const socket = connect(path)
+  /** Connects to a socket's path, or to a port of this machine, by number: not every machine knows a 'localhost'. */
+  static async connect(place: string): Promise<RawClient> {
+    const socket = connect(/^\d+$/.test(place) ? { host: '127.0.0.1', port: Number(place) } : { path: place })
     await once(socket, 'connect')
     return new RawClient(socket)
   }
@@ -75,15 +79,17 @@ export class RawClient {
 
   /** Exactly `length` bytes; undefined when the server closed before them. */
   async tryTake(length: number): Promise<Uint8Array | undefined> {
-    while (this.#arrived.length < length && !this.#ended) {
+    while (this.#arrivedBytes < length && !this.#ended) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve
       })
     }
-    if (this.#arrived.length < length) return undefined
-    const taken = Uint8Array.prototype.slice.call(this.#arrived, 0, length)
-    this.#arrived = this.#arrived.subarray(length)
-    return taken
+    if (this.#arrivedBytes < length) return undefined
+    const [only, ...more] = this.#arrived
+    const all = only !== undefined && more.length === 0 ? only : Buffer.concat(this.#arrived)
+    this.#arrived = [all.subarray(length)]
+    this.#arrivedBytes -= length
+    return Uint8Array.prototype.slice.call(all, 0, length)
   }
 
   async take(length: number): Promise<Uint8Array> {

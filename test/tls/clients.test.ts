@@ -28,9 +28,9 @@ if (skip === false) {
     {
       name: 'certificates over TCP',
       served: both,
-      uri: `nbds://localhost:${both.port}/disk?${x509}`,
+      uri: `nbds://127.0.0.1:${both.port}/disk?${x509}`,
       object: `tls-creds-x509,id=t,${dir}`,
-      node: `driver=nbd,host=localhost,port=${both.port},export=disk,tls-creds=t`,
+      node: `driver=nbd,host=127.0.0.1,port=${both.port},export=disk,tls-creds=t`,
     },
     {
       name: 'certificates over a Unix socket',
@@ -42,9 +42,9 @@ if (skip === false) {
     {
       name: 'pre-shared keys over TCP',
       served: keys,
-      uri: `nbds://${PSK_USER}@localhost:${keys.port}/disk?${psk}`,
+      uri: `nbds://${PSK_USER}@127.0.0.1:${keys.port}/disk?${psk}`,
       object: `tls-creds-psk,id=t,${pskDir}`,
-      node: `driver=nbd,host=localhost,port=${keys.port},export=disk,tls-creds=t`,
+      node: `driver=nbd,host=127.0.0.1,port=${keys.port},export=disk,tls-creds=t`,
     },
     {
       name: 'pre-shared keys over a Unix socket',
@@ -107,28 +107,28 @@ if (skip === false) {
     await useTool('cp', ['-r', material.client, join(material.folder, 'foreign-trust')])
     const other = join(material.folder, 'other-ca', 'ca-cert.pem')
     await useTool('cp', [other, join(material.folder, 'foreign-trust', 'ca-cert.pem')])
-    const { code, stderr } = await runTool('nbdinfo', ['--size', `nbds://localhost:${both.port}/disk?${stranger}`])
+    const { code, stderr } = await runTool('nbdinfo', ['--size', `nbds://127.0.0.1:${both.port}/disk?${stranger}`])
     assert.equal(code, 1)
     assert.match(stderr, /certificate/)
-    await useTool('nbdinfo', ['--size', `nbds://localhost:${both.port}/disk?${x509}`])
+    await useTool('nbdinfo', ['--size', `nbds://127.0.0.1:${both.port}/disk?${x509}`])
   })
 
   test('a pre-shared key that is wrong, or of somebody unknown, opens nothing', async (scope) => {
     const folder = scratchFolder(scope)
     writeFileSync(join(folder, 'keys'), `${PSK_USER}:${'11'.repeat(32)}\nmallory:${'22'.repeat(32)}\n`)
     for (const user of [PSK_USER, 'mallory']) {
-      const uri = `nbds://${user}@localhost:${keys.port}/disk?tls-psk-file=${join(folder, 'keys')}`
+      const uri = `nbds://${user}@127.0.0.1:${keys.port}/disk?tls-psk-file=${join(folder, 'keys')}`
       assert.equal((await runTool('nbdinfo', ['--size', uri])).code, 1)
     }
-    await useTool('nbdinfo', ['--size', `nbds://${PSK_USER}@localhost:${keys.port}/disk?${psk}`])
+    await useTool('nbdinfo', ['--size', `nbds://${PSK_USER}@127.0.0.1:${keys.port}/disk?${psk}`])
   })
 
   test('with certificates and pre-shared keys, a client may come with either', async (scope) => {
     const flags = ['--tls-dir', material.server, '--tls-psk', material.pskFile]
     const { port } = await serveTls(scope, '1M', ...flags)
-    await useTool('nbdinfo', ['--size', `nbds://localhost:${port}/disk?tls-certificates=${material.trusting}`])
-    await useTool('nbdinfo', ['--size', `nbds://${PSK_USER}@localhost:${port}/disk?${psk}`])
-    const qemu = `driver=nbd,host=localhost,port=${port},export=disk,tls-creds=t`
+    await useTool('nbdinfo', ['--size', `nbds://127.0.0.1:${port}/disk?tls-certificates=${material.trusting}`])
+    await useTool('nbdinfo', ['--size', `nbds://${PSK_USER}@127.0.0.1:${port}/disk?${psk}`])
+    const qemu = `driver=nbd,host=127.0.0.1,port=${port},export=disk,tls-creds=t`
     await useTool('qemu-img', ['info', '--object', `tls-creds-psk,id=t,${pskDir}`, '--image-opts', qemu])
   })
 } else test('clients inside TLS', { skip })

@@ -88,8 +88,8 @@ if (skip === false) {
     const clear = await TlsSession.enter(served.port)
     const secured = await TlsSession.enter(served.port, trusting)
     for (const session of [clear, secured]) session.leave()
-    await useTool('nbdinfo', ['--size', `nbd://localhost:${served.port}/disk`])
-    await useTool('nbdinfo', ['--size', `nbds://localhost:${served.port}/disk?tls-certificates=${material.trusting}`])
+    await useTool('nbdinfo', ['--size', `nbd://127.0.0.1:${served.port}/disk`])
+    await useTool('nbdinfo', ['--size', `nbds://127.0.0.1:${served.port}/disk?tls-certificates=${material.trusting}`])
   })
 
   for (const flags of [[], ['--tls-dir', material.server, '--tls', 'off']]) {
