@@ -12,8 +12,8 @@ export const WOULD_BLOCK = -1
 export const SYNC_FAILED = 0x1_0000
 /** The image's path no longer leads to the open file, so what is written is lost when the server closes it. */
 export const DETACHED = 0x4_0000
-/** Zeroing would take as long as writing: the answer to a fast zero. */
-export const NOT_FAST = 0x8_0000
+/** Zeroing would take as long as writing: the answer to a fast zero; carries EOPNOTSUPP. */
+export const NOT_FAST = 0x8_0000 | 95
 
 /** The server leaves before storage could do it; carries ESHUTDOWN. */
 export const SHUT_DOWN = 0x10_0000 | 108

@@ -48,6 +48,11 @@ export class Durability {
     return this.#failure
   }
 
+  /** Failures so far: what began before one says nothing about the bytes that it took. */
+  get epoch(): number {
+    return this.#epoch
+  }
+
   /** Settles when all that is known is stored: before an error that rests on it goes out. */
   get stored(): Promise<Outcome> {
     return this.#stored
@@ -131,6 +136,7 @@ export class Durability {
   }
 
   #sync(): Promise<Outcome> {
+    const epoch = this.#epoch
     this.#syncing = this.#unflushed
     this.#unflushed = new PageMarks()
     for (const { start, end } of this.#inFlight) this.#unflushed.mark(start, end - start)
@@ -140,7 +146,7 @@ export class Durability {
     this.#running = this.#backend()
       .flush()
       .then((outcome) => {
-        const told = this.judge(outcome)
+        const told = this.judge(outcome, epoch)
         if (told === DONE) this.#noted(this.#record?.synced(this.#unflushed.ranges(this.#backend().size)) ?? true)
         if (told === DONE && suspect !== undefined) this.#store(suspect)
         this.#syncing = undefined
@@ -152,13 +158,15 @@ export class Durability {
 
   /**
    * Draws the consequences of a sync's outcome, or of a durable change's, and returns what the client is to hear. The
-   * kernel tells an error once: a success is none when a sync beside it, or the probe, was told in its place.
+   * kernel tells an error once: a success is none when a sync beside it, or the probe, was told in its place since
+   * `epoch`, though an operator may have resumed in between.
    */
-  judge(outcome: Outcome): Outcome {
+  judge(outcome: Outcome, epoch = this.#epoch): Outcome {
     if (outcome === DONE) this.#ask()
     if (outcome === DETACHED) this.detach('the path of the image leads to another file, or to none')
     else if (isSyncFailure(outcome)) this.#failed(outcome, SYNC_REASON)
-    return outcome === DONE || outcome === DETACHED ? this.#failure : outcome
+    if (outcome !== DONE && outcome !== DETACHED) return outcome
+    return this.#failure === DONE && this.#epoch !== epoch ? EIO | SYNC_FAILED : this.#failure
   }
 
   /** All that was not synced is suspect now, whatever is in flight included. */
@@ -229,6 +237,8 @@ export class Durability {
   /** The operator's word that the image was restored: nothing is suspect any more. */
   async forget(): Promise<Outcome> {
     this.suspect.clear()
+    // Nobody restored what a change that is still on its way may have lost to an earlier failure.
+    for (const { start, end, epoch } of this.#inFlight) if (epoch !== this.#epoch) this.suspect.add(start, end)
     this.#store()
     this.#events.changed()
     return this.#stored

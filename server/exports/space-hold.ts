@@ -1,6 +1,6 @@
 // What happens to a change for which the host has no space: told at once, or held until there is some. Law: a held
 // request is answered once all the same: by success, by ENOSPC at its time-out, or because server or client leave.
-import { EDQUOT, ENOSPC, errnoOf, type Outcome, SHUT_DOWN, WOULD_BLOCK } from '../../backends/index.js'
+import { EDQUOT, ENOSPC, errnoOf, isSyncFailure, type Outcome, SHUT_DOWN, WOULD_BLOCK } from '../../backends/index.js'
 
 /** `report`: ENOSPC at once. `hold`: kept for `timeoutMs`, and tried again as space may have appeared. */
 export type SpacePolicy = { readonly kind: 'report' } | { readonly kind: 'hold'; readonly timeoutMs: number }
@@ -16,8 +16,9 @@ export interface HoldEvents {
   changed(held: number): void
 }
 
+/** A want of space that more space mends; what a failed sync lost for want of it is lost. */
 export function isSpaceError(outcome: Outcome): boolean {
-  if (outcome === WOULD_BLOCK) return false
+  if (outcome === WOULD_BLOCK || isSyncFailure(outcome)) return false
   const errno = errnoOf(outcome)
   return errno === ENOSPC || errno === EDQUOT
 }

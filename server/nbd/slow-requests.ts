@@ -15,7 +15,7 @@ import {
   NBD_CMD_WRITE,
   viewOf,
 } from 'nbd-protocol'
-import { DONE, EIO, type Outcome, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
+import { DONE, EIO, errnoOf, type Outcome, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { isSpaceError } from '../exports/space-hold.js'
 import { count, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
@@ -98,26 +98,43 @@ export class SlowRequests {
     if (request.type === NBD_CMD_READ) return this.#read(request)
     if (request.type === NBD_CMD_BLOCK_STATUS) return this.#blockStatus(request, payload)
     const outcome = changesImage(request.type) ? await this.#change(request, payload) : await this.#other(request)
-    if (outcome === undefined || this.#lost) return
-    if (outcome === DONE) this.#answers.done(request)
-    else this.#answers.failed(request, outcome)
+    if (outcome === undefined) return
+    if (outcome !== DONE) this.#failed(request, outcome)
+    else if (!this.#lost) this.#answers.done(request)
+  }
+
+  /** When nobody hears the answer any more, the operator does all the same. */
+  #failed(request: DecodedRequest, outcome: Outcome): void {
+    if (!this.#lost) return this.#answers.failed(request, outcome)
+    const { type, offset, length } = request
+    if (isSpaceError(outcome)) this.#dropped(request)
+    else this.#export.failed({ client: this.#client, command: type, errno: errnoOf(outcome), offset, length })
   }
 
   async #read(request: DecodedRequest): Promise<void> {
-    const reply = this.#tellsHoles(request) ? await this.#readSparse(request) : await this.#readPlain(request)
+    const reply = await this.#readUnharmed(request)
+    if (typeof reply === 'number') return this.#failed(request, reply)
     if (this.#lost) return
-    // Write-back may have failed, and these bytes have become suspect, before or while they were read.
-    this.#export.durability.readBack(request.offset, request.length)
-    if (this.#export.firstSuspect(request.offset, request.length) !== undefined) {
-      return this.#answers.failed(request, EIO)
-    }
-    if (typeof reply === 'number') {
-      // Data that are missing may be data that somebody truncated away: then all of them are suspect from here on.
-      this.#export.inspect()
-      return this.#answers.failed(request, reply)
-    }
     count(this.#export.counters, READ_BYTES_AT, request.length)
     this.#answers.data(reply)
+  }
+
+  /** Bytes that were read before a failure may have been lost by then, and written again since: they are read anew. */
+  async #readUnharmed(request: DecodedRequest): Promise<Uint8Array[] | Outcome> {
+    const { durability } = this.#export
+    for (;;) {
+      const { epoch } = durability
+      const reply = this.#tellsHoles(request) ? await this.#readSparse(request) : await this.#readPlain(request)
+      // Write-back may have failed, and these bytes have become suspect, before or while they were read.
+      durability.readBack(request.offset, request.length)
+      if (this.#export.firstSuspect(request.offset, request.length) !== undefined) return EIO
+      if (typeof reply === 'number') {
+        // Data that are missing may be data that somebody truncated away: then all of them are suspect from here on.
+        this.#export.inspect()
+        return reply
+      }
+      if (durability.epoch === epoch || this.#lost) return reply
+    }
   }
 
   #tellsHoles({ flags, length }: DecodedRequest): boolean {
@@ -147,9 +164,8 @@ export class SlowRequests {
 
   async #blockStatus(request: DecodedRequest, payload: Uint8Array): Promise<void> {
     const reply = await this.#status.answer(request, payload)
-    if (this.#lost) return
-    if (typeof reply === 'number') this.#answers.failed(request, reply)
-    else this.#answers.data([reply])
+    if (typeof reply === 'number') this.#failed(request, reply)
+    else if (!this.#lost) this.#answers.data([reply])
   }
 
   /** undefined: dropped with its connection, before the kernel had it. */
@@ -170,25 +186,33 @@ export class SlowRequests {
   }
 
   async #changeNow(request: DecodedRequest, payload: Uint8Array): Promise<Outcome> {
+    const attempt = () => this.#attempt(request, payload)
+    const outcome = await this.#export.space.run(attempt, () => !this.#lost)
+    if (outcome === DONE && request.type === NBD_CMD_WRITE) {
+      count(this.#export.counters, WRITTEN_BYTES_AT, request.length)
+    }
+    return outcome
+  }
+
+  /** Each attempt of a held request meets the image and its state as they are by then. */
+  async #attempt(request: DecodedRequest, payload: Uint8Array): Promise<Outcome> {
     const { type, offset, length } = request
     const durable = (request.flags & NBD_CMD_FLAG_FUA) !== 0
     const served = this.#export
+    const { durability } = served
     served.inspect()
-    if (durable && served.durability.failure !== DONE) return served.durability.failure
+    if (durable && durability.failure !== DONE) return durability.failure
+    const { epoch } = durability
     // A TRIM changes nothing that anybody counts on, and clears nothing either.
-    const change = type === NBD_CMD_TRIM ? undefined : served.durability.begin(offset, length)
-    const attempt = () => this.#submit(request, payload, durable)
-    const outcome = await served.space.run(attempt, () => !this.#lost)
-    // Nobody hears that there was no space, so it is noted that the request came to nothing.
-    if (this.#lost && isSpaceError(outcome)) this.#dropped(request)
+    const change = type === NBD_CMD_TRIM ? undefined : durability.begin(offset, length)
+    const outcome = await this.#submit(request, payload, durable)
     if (change !== undefined) {
-      served.durability.finish(change, outcome === DONE, durable)
+      durability.finish(change, outcome === DONE, durable)
       if (outcome === DONE) served.reached(offset + length)
     }
-    if (outcome === DONE && type === NBD_CMD_WRITE) count(served.counters, WRITTEN_BYTES_AT, length)
     if (!durable) return outcome
-    const told = served.durability.judge(outcome)
-    if (told !== DONE) await served.durability.stored
+    const told = durability.judge(outcome, epoch)
+    if (told !== DONE) await durability.stored
     return told
   }
 

@@ -27,7 +27,7 @@ export interface InProcess {
 export async function serveInProcess(
   backend: Backend,
   limits: Partial<NbdLimits> = {},
-  options: Pick<ExportOptions, 'onSpace'> = {},
+  options: Pick<ExportOptions, 'onSpace' | 'ledger'> = {},
 ): Promise<InProcess> {
   const folder = temporaryFolder()
   const path = join(folder.path, 'nbd')
