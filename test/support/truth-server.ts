@@ -5,11 +5,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { COMMANDS, commandName } from 'nbd-protocol'
 import { ERRNOS, errnoName, withFaults } from '../../backends/index.js'
-import { answerControl } from '../../server/control/export-actions.js'
-import { ExportRegistry } from '../../server/exports/registry.js'
 import type { SpacePolicy } from '../../server/exports/space-hold.js'
 import { errorAt } from '../../server/observe/counters.js'
-import { Log } from '../../server/observe/log.js'
 import { Ledger, type LedgerEntry, parseLedger } from '../../server/state/ledger.js'
 import { temporaryFolder } from './candor.js'
 import type { Weather } from './fault-weather.js'
@@ -32,8 +29,6 @@ export class TruthServer {
   readonly server: InProcess
   readonly weather: Weather
   readonly #parts: Parts
-  readonly #registry = new ExportRegistry()
-  readonly #log = new Log('silent')
   /** Failed syncs that the server was told of, and truncations; up to `healed` of them a resume has answered for. */
   told = 0
   healed = 0
@@ -45,7 +40,6 @@ export class TruthServer {
     this.disk = parts.disk
     this.server = parts.server
     this.weather = parts.weather
-    this.#registry.add(parts.server.served)
   }
 
   static async start(storage: Storage, size: number, weather: Weather, onSpace: SpacePolicy): Promise<TruthServer> {
@@ -70,7 +64,7 @@ export class TruthServer {
   /** What an operator asks of the export; false when it is refused. */
   async operator(command: 'resume' | 'forget' | 'hold-release' | 'hold-fail'): Promise<boolean> {
     const told = this.told
-    const { ok } = await answerControl(this.#registry, this.#log, { command, name: 'disk' })
+    const { ok } = await this.server.host.ask({ command, name: 'disk' })
     if (ok && command === 'resume') this.healed = Math.max(this.healed, told)
     return ok
   }
@@ -111,7 +105,6 @@ export class TruthServer {
     this.weather.clearUp()
     await this.server.close()
     await this.#parts.ledger.flush()
-    await this.#log.close()
     this.#parts.folder.remove()
   }
 }
