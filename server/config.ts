@@ -10,6 +10,7 @@ import type { ListenAddress } from './nbd/listen.js'
 import type { TlsConfig, TlsMode } from './nbd/tls.js'
 import type { HttpAddress } from './observe/http.js'
 import type { LogLevel } from './observe/log.js'
+import type { ActivatedSocket } from './service-manager.js'
 import {
   parseCount,
   parseHttp,
@@ -158,6 +159,13 @@ function tlsOf(flags: ServeFlags): TlsConfig {
   return { mode, directory, verifyClient, pskFile }
 }
 
+/** Sockets that were handed over stand in for the default. */
+function listenOf(flags: ServeFlags, activated: readonly ActivatedSocket[]): ListenAddress[] {
+  const inherited = activated.map(({ fd }): ListenAddress => ({ kind: 'inherited', fd }))
+  const words = flags.listen ?? (inherited.length > 0 ? [] : [DEFAULT_LISTEN])
+  return [...inherited, ...words.map(parseListen)]
+}
+
 const WORKERS_AUTO = 16
 const WORKERS_MAX = 256
 
@@ -177,12 +185,12 @@ export function defaultStateDirectory(): string {
 }
 
 /** @throws UsageError */
-export function configOf(flags: ServeFlags): Config {
+export function configOf(flags: ServeFlags, activated: readonly ActivatedSocket[] = []): Config {
   if (flags.images.length === 0) throw new UsageError("no image is given: candor serve IMAGE, or 'candor serve --help'")
   const stateDirectory = flags['state-dir'] ?? defaultStateDirectory()
   return Object.freeze({
     exports: exportsOf(flags),
-    listen: (flags.listen ?? [DEFAULT_LISTEN]).map(parseListen),
+    listen: listenOf(flags, activated),
     http: parseHttp(flags.http ?? DEFAULT_HTTP),
     stateDirectory: stateDirectory === 'none' ? undefined : stateDirectory,
     logLevel: flags['log-level'] ?? 'info',

@@ -16,6 +16,7 @@
 #include "io-ops.h"
 #include "io-pool.h"
 #include "napi-door.h"
+#include "service-manager.h"
 
 /* CLOCK_MONOTONIC_COARSE ticks every 4 ms at HZ=250 and costs a few nanoseconds: enough to notice a stall. */
 #define STALL_MS 16
@@ -211,6 +212,7 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("duplicate", duplicate),
       DOOR("socketPair", socket_pair),
       DOOR("endAtOnce", end_at_once),
+      DOOR("sendTo", service_manager_send),
       DOOR("lockByte", lock_byte),
       DOOR("byteLocked", byte_locked),
       DOOR("createPool", io_pool_create),

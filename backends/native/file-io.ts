@@ -48,6 +48,8 @@ interface FileIo {
   duplicate(fd: number): number
   /** socketpair(2) of Unix stream sockets: `into` becomes the two descriptors. Returns an errno. */
   socketPair(into: Int32Array): Outcome
+  /** A datagram to a Unix socket, '@' first for an abstract name; at most 4 KiB. Never waits. Returns an errno. */
+  sendTo(path: string, text: string): Outcome
   /** _exit(2): does not return. */
   endAtOnce(code: number): never
   /** F_OFD_SETLK of fcntl(2): a read lock on one byte, held by the open file description. Returns an errno. */
@@ -94,4 +96,9 @@ export function socketPair(): readonly [number, number] {
 /** Ends the process without waiting for its threads: one that storage holds would be waited for without end. */
 export function endAtOnce(code: number): never {
   return fileIo.endAtOnce(code)
+}
+
+/** Sends a datagram to a Unix socket; an errno when it could not be sent. */
+export function sendDatagram(path: string, text: string): Outcome {
+  return fileIo.sendTo(path, text)
 }

@@ -5,6 +5,7 @@ import { endAtOnce } from '../../backends/index.js'
 import { type Config, configOf, type ServeFlags } from '../config.js'
 import { type ListenAddress, uriOf } from '../nbd/listen.js'
 import { type RunningService, startService } from '../service.js'
+import { ServiceManager, takeActivatedSockets } from '../service-manager.js'
 import { VERSION } from '../version.js'
 import type { Command } from './command.js'
 import { formatBytes } from './format.js'
@@ -34,9 +35,15 @@ function tlsWords({ mode, directory }: Config['tls']): string {
   return directory === undefined ? ' (nbd-client knows no pre-shared keys)' : ' -cacertfile ca-cert.pem'
 }
 
+/** nbd-client's words for an address. */
+function whereFor(address: ListenAddress): string {
+  if (address.kind === 'inherited') throw new TypeError('a socket that is not listened on yet is nowhere')
+  return address.kind === 'unix' ? `-unix ${address.path}` : `${address.host} ${address.port}`
+}
+
 function attachLines(address: ListenAddress, name: string, tls: Config['tls']): string[] {
   const uri = uriOf(address, name, tls.mode === 'require')
-  const where = address.kind === 'unix' ? `-unix ${address.path}` : `${address.host} ${address.port}`
+  const where = whereFor(address)
   const qemu = tls.mode === 'require' ? `nbdinfo '${uri}'` : `qemu-img info '${uri}'`
   return [`  ${uri}`, `    nbd-client ${where} -N '${name}' /dev/nbd0${tlsWords(tls)}`, `    ${qemu}`]
 }
@@ -63,11 +70,16 @@ function nextSignal(): Promise<NodeJS.Signals> {
 }
 
 async function run(flagsGiven: ServeFlags): Promise<number> {
-  const config = configOf(flagsGiven)
+  const activated = takeActivatedSockets()
+  const manager = new ServiceManager()
+  const config = configOf(flagsGiven, activated)
   const service = await startService(config)
   const stopping = nextSignal()
-  process.stdout.write(banner(service, config))
+  // Whoever hands sockets over knows where they are, and stdout may be a pipe of his own (nbdinfo [ candor serve … ]).
+  if (activated.length === 0) process.stdout.write(banner(service, config))
+  manager.ready(`serving ${[...service.exports].map(({ name }) => name).join(', ')}`)
   await stopping
+  manager.stopping()
   // Not by way of process.exit: it waits for threads, and one that storage holds would never come.
   const second = nextSignal().then((): never => {
     writeSync(STDERR, 'candor was told twice to stop: it ends at once, without the final sync\n')

@@ -9,6 +9,8 @@ import { OpenError } from '../../backends/index.js'
 export type ListenAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string }
+  /** A socket that somebody else listens on and handed over. */
+  | { readonly kind: 'inherited'; readonly fd: number }
 
 /** Only the owner may connect to a Unix socket. */
 const UNIX_SOCKET_UMASK = 0o177
@@ -17,12 +19,14 @@ const UNIX_SOCKET_UMASK = 0o177
 export function uriOf(address: ListenAddress, exportName: string, secure: boolean): string {
   const name = encodeURIComponent(exportName)
   const scheme = secure ? 'nbds' : 'nbd'
+  if (address.kind === 'inherited') throw new TypeError('a socket that is not listened on yet has no URI')
   if (address.kind === 'unix') return `${scheme}+unix:///${name}?socket=${encodeURI(address.path)}`
   const host = address.host.includes(':') ? `[${address.host}]` : address.host
   return `${scheme}://${host}:${address.port}/${name}`
 }
 
 export function describeAddress(address: ListenAddress): string {
+  if (address.kind === 'inherited') return `the inherited socket ${address.fd}`
   return address.kind === 'unix' ? `unix:${address.path}` : `tcp:${address.host}:${address.port}`
 }
 
@@ -76,13 +80,21 @@ export async function listenOn(
   return new Promise((listening, reject) => {
     server.on('error', (error) => reject(listenError(error, address)))
     server.on('listening', () => {
-      const bound = server.address()
-      const port = typeof bound === 'object' && bound !== null ? bound.port : 0
-      listening({ server, address: address.kind === 'tcp' ? { ...address, port } : address })
+      listening({ server, address: addressOf(server, address) })
     })
-    if (address.kind === 'tcp') server.listen(address.port, address.host)
+    if (address.kind === 'inherited') server.listen({ fd: address.fd })
+    else if (address.kind === 'tcp') server.listen(address.port, address.host)
     else listenPrivately(server, address.path)
   })
+}
+
+/** Where it really listens: the port that was asked for may have been any, and an inherited socket says itself. */
+function addressOf(server: Server, wanted: ListenAddress): ListenAddress {
+  const bound = server.address()
+  if (wanted.kind === 'unix') return wanted
+  if (typeof bound === 'string') return { kind: 'unix', path: bound }
+  const { address: host, port } = bound ?? { address: '', port: 0 }
+  return { kind: 'tcp', host: wanted.kind === 'tcp' ? wanted.host : host, port }
 }
 
 // bind(2) happens within this call, so the socket never exists with wider permissions.

@@ -1,0 +1,81 @@
+// What a service manager such as systemd gives and wants: listening sockets (sd_listen_fds(3)), and to be told how the
+// service is (sd_notify(3)). Law: where there is none, all of this is nothing.
+import { fstatSync } from 'node:fs'
+import { OpenError, sendDatagram } from '../backends/index.js'
+
+const FIRST_FD = 3
+const STOP_EXTENSION_MS = 30_000
+
+/** A socket that the service manager listens on in our place. */
+export interface ActivatedSocket {
+  readonly fd: number
+  /** `FileDescriptorName=` of the socket unit; 'unknown' where it has none. */
+  readonly name: string
+}
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/**
+ * The sockets of LISTEN_FDS, if they are meant for this process. The variables are taken away, so that no child
+ * takes them for its own. @throws OpenError when what was handed over are no sockets
+ */
+export function takeActivatedSockets(environment: Environment = process.env, pid = process.pid): ActivatedSocket[] {
+  const { LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES = '' } = environment
+  if (LISTEN_FDS === undefined || LISTEN_PID !== String(pid)) return []
+  if (environment === process.env) for (const name of ['PID', 'FDS', 'FDNAMES']) delete process.env[`LISTEN_${name}`]
+  const count = /^\d{1,4}$/.test(LISTEN_FDS) ? Number(LISTEN_FDS) : 0
+  const names = LISTEN_FDNAMES.split(':')
+  const sockets = Array.from({ length: count }, (_, index) => ({
+    fd: FIRST_FD + index,
+    name: names[index] || 'unknown',
+  }))
+  for (const { fd } of sockets) {
+    if (!isSocket(fd))
+      throw new OpenError(`LISTEN_FDS hands over descriptor ${fd}, which is no socket: see the socket unit`)
+  }
+  return sockets
+}
+
+function isSocket(fd: number): boolean {
+  try {
+    return fstatSync(fd).isSocket()
+  } catch {
+    return false
+  }
+}
+
+/** Tells the service manager how we are. */
+export class ServiceManager {
+  readonly #path: string | undefined
+  readonly #watchdogMs: number | undefined
+
+  constructor(environment: Environment = process.env, pid = process.pid) {
+    const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID } = environment
+    this.#path = NOTIFY_SOCKET
+    const forUs = WATCHDOG_PID === undefined || WATCHDOG_PID === String(pid)
+    const usec = forUs && /^\d+$/.test(WATCHDOG_USEC ?? '') ? Number(WATCHDOG_USEC) : 0
+    this.#watchdogMs = usec > 0 ? usec / 2000 : undefined
+  }
+
+  #tell(...lines: readonly string[]): void {
+    if (this.#path !== undefined) sendDatagram(this.#path, lines.join('\n'))
+  }
+
+  /** Everything is served; the watchdog is fed from here on, by the thread that answers the operator. */
+  ready(status: string): void {
+    this.#tell('READY=1', `STATUS=${status}`)
+    if (this.#watchdogMs === undefined) return
+    setInterval(() => this.#tell('WATCHDOG=1'), this.#watchdogMs).unref()
+  }
+
+  status(status: string): void {
+    this.#tell(`STATUS=${status}`)
+  }
+
+  /** The end has begun. A final sync that takes long is no reason to be killed, so time is asked for until it is over. */
+  stopping(): void {
+    const extend = `EXTEND_TIMEOUT_USEC=${STOP_EXTENSION_MS * 1000}`
+    this.#tell('STOPPING=1', 'STATUS=answering what is in flight, then the final sync', extend)
+    if (this.#path !== undefined) setInterval(() => this.#tell(extend), STOP_EXTENSION_MS / 3).unref()
+  }
+}
