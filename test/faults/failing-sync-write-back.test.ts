@@ -13,7 +13,6 @@ import {
   errorOf,
   evictFile,
   fillCache,
-  hurryWriteBack,
   mountThinStack,
   readBack,
   suspectBytes,
@@ -22,6 +21,7 @@ import {
   writeBack,
   writeStamped,
 } from '../support/thin-stack.js'
+import { hurryWriteBack } from '../support/write-back-lock.js'
 
 const skip = needsRoot(...THIN_STACK_NEEDS)
 const NAME = 'disk.img'

@@ -10,7 +10,6 @@ import { needsRoot } from '../support/requirements.js'
 import {
   errorOf,
   evictFile,
-  hurryWriteBack,
   mountThinStack,
   readBack,
   suspectBytes,
@@ -18,6 +17,7 @@ import {
   type ThinStack,
   writeStamped,
 } from '../support/thin-stack.js'
+import { hurryWriteBack } from '../support/write-back-lock.js'
 
 const skip = needsRoot('fincore', ...THIN_STACK_NEEDS)
 const NAME = 'disk.img'

@@ -1,13 +1,14 @@
 // Storage that takes every write and fails when it has to keep them, with the kernel's own errors: a small tmpfs, in it
 // a sparse file with ext4, as a thin volume whose pool is exhausted. Law: what fails is the kernel's word, not ours.
 import assert from 'node:assert/strict'
-import { readFileSync, statfsSync, writeFileSync } from 'node:fs'
+import { statfsSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import type { Client } from 'nbd-protocol'
 import { NBD_EIO, RequestError } from 'nbd-protocol'
 import type { RunningCandor } from './candor.js'
 import { MIB, type Scope, stamped } from './faults.js'
-import { type Mounted, mountFile, mountMemory, orphanage, run, sparseFile } from './loop-disk.js'
+import { type Mounted, mountFile, mountMemory, run, sparseFile } from './loop-disk.js'
+import { presumeUsualWriteBack } from './write-back-lock.js'
 
 const POOL_MIB = 64
 const DISK_BYTES = 1024 * MIB
@@ -31,10 +32,11 @@ export interface ThinStack extends Mounted {
 }
 
 /** What `needsRoot` is to be asked for a thin stack. */
-export const THIN_STACK_NEEDS = ['mkfs.ext4', 'losetup', 'fallocate', 'setpriv'] as const
+export const THIN_STACK_NEEDS = ['mkfs.ext4', 'losetup', 'fallocate', 'setpriv', 'flock'] as const
 
 /** A pool of 64 MiB under a file system of 1 GiB. Without a journal: ext4 would abort it after seconds. */
 export function mountThinStack(scope: Scope): ThinStack {
+  presumeUsualWriteBack(scope)
   const pool = mountMemory(scope, 'tmpfs', `size=${POOL_MIB}m`)
   const disk = sparseFile(join(pool.folder, 'disk'), DISK_BYTES)
   const make = ['-q', '-F', '-m', '0', '-b', '4096', '-N', '64', '-O', '^has_journal', '-E', 'lazy_itable_init=0']
@@ -107,22 +109,6 @@ export function writeBack({ folder }: Mounted): void {
     run('sync', '--file-system', folder)
   } catch {
     // That it fails is what these stacks are for.
-  }
-}
-
-const WRITE_BACK_SETTINGS = ['dirty_writeback_centisecs', 'dirty_expire_centisecs'] as const
-
-/** Makes the kernel's own write-back come after fractions of a second instead of half a minute. */
-export function hurryWriteBack(scope: Scope): void {
-  for (const setting of WRITE_BACK_SETTINGS) {
-    const path = `/proc/sys/vm/${setting}`
-    const before = readFileSync(path, 'utf8').trim()
-    writeFileSync(path, '20')
-    const disarm = orphanage('echo "$1" > "$2"', before, path)
-    scope.after(() => {
-      writeFileSync(path, before)
-      disarm()
-    })
   }
 }
 
