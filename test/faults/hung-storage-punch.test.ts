@@ -47,7 +47,8 @@ test('a punch over 200,000 extents keeps waiting neither another export nor the 
   for (let round = 0; round < 10; round++) {
     const write = writeRequest('simple', 1n, span + round * 4096, stamped(span + round * 4096, 4096, 1))
     await writer.send(raw(write, request('simple', { type: 0, cookie: 2n, offset: span + 8 * MIB, length: 4096 })))
-    const replies = [await writer.reply(() => 4096), await writer.reply(() => 0)]
+    const reply = () => writer.reply((cookie) => (cookie === 2n ? 4096 : 0))
+    const replies = [await reply(), await reply()]
     assert.deepEqual(
       replies.map((reply) => [reply?.cookie, reply?.error]),
       [
