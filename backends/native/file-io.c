@@ -94,21 +94,23 @@ static napi_value probe(napi_env env, napi_callback_info info) {
   return door_int(env, result == 0 || errno == ESPIPE || errno == EINVAL ? 0 : errno);
 }
 
-/* lookAt(fd, into: Float64Array(2)) -> errno; into = [size in bytes, links]. fstat(2), for once per batch. */
+/* lookAt(fd, into: Float64Array(2)) -> errno; into = [size in bytes, links], for once per batch. As this host knows them
+ * (statx(2), AT_STATX_DONT_SYNC): fstat would ask the server of a network file system or of FUSE, and wait for it. */
 static napi_value look_at(napi_env env, napi_callback_info info) {
   napi_value arguments[2];
   size_t count = 2, length;
   int32_t fd;
   void *data;
   napi_typedarray_type type;
-  struct stat status;
+  struct statx status;
   DOOR_OK(napi_get_cb_info(env, info, &count, arguments, NULL, NULL));
   DOOR_OK(napi_get_value_int32(env, arguments[0], &fd));
   DOOR_OK(napi_get_typedarray_info(env, arguments[1], &type, &length, &data, NULL, NULL));
   if (type != napi_float64_array || length < 2) return door_throw(env, "lookAt(fd, Float64Array(2))");
-  if (fstat(fd, &status) != 0) return door_int(env, errno);
-  ((double *)data)[0] = (double)status.st_size;
-  ((double *)data)[1] = (double)status.st_nlink;
+  const int flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC;
+  if (statx(fd, "", flags, STATX_SIZE | STATX_NLINK, &status) != 0) return door_int(env, errno);
+  ((double *)data)[0] = (double)status.stx_size;
+  ((double *)data)[1] = (double)status.stx_nlink;
   return door_int(env, 0);
 }
 

@@ -203,7 +203,10 @@ export class Export {
   /** Everything that completed before the call is durable when the outcome is DONE; an error is stored before it is told. */
   async flush(): Promise<Outcome> {
     this.inspect()
-    const outcome = await this.durability.flush()
+    const synced = await this.durability.flush()
+    // On a network the sync was what asked for the image as it is: what it found counts for this answer.
+    this.inspect()
+    const outcome = synced === DONE ? this.durability.failure : synced
     if (outcome !== DONE) await this.durability.stored
     return outcome
   }
