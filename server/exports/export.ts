@@ -38,7 +38,7 @@ import {
   SUSPECT_BYTES_AT,
   UNCLEAN_AT,
 } from '../observe/counters.js'
-import type { Ledger } from '../state/ledger.js'
+import type { Ledger, LedgerEntry } from '../state/ledger.js'
 import { Durability } from './durability.js'
 import type { DurableRecord } from './durable-record.js'
 import { SpaceHold, type SpacePolicy } from './space-hold.js'
@@ -219,6 +219,11 @@ export class Export {
       failure.offset,
       failure.length,
     )
+  }
+
+  /** The latest failures in the ledger, oldest first; none where none is kept. */
+  get failures(): Iterable<LedgerEntry> {
+    return this.#ledger?.recent() ?? []
   }
 
   /** Notes a request that was dropped with its connection. */

@@ -1,5 +1,6 @@
 // From a line of configuration and an open image to an export that may be served: what an earlier server knew of it is
 // put in force before the first client is let in.
+import { resolve } from 'node:path'
 import {
   type Backend,
   DONE,
@@ -65,12 +66,12 @@ function ledgerOf(name: string, stateDirectory: string | undefined, log: Log): L
 }
 
 function recordOf(
-  { path, readOnly }: ExportConfig,
+  { name, path, readOnly }: ExportConfig,
   { identity, size }: Backend,
   stateDirectory: string | undefined,
 ): { record?: ImageRecord; found?: Found } {
   if (stateDirectory === undefined || identity === undefined) return {}
-  const image = { identity, path, size }
+  const image = { identity, name, path: resolve(path), size }
   const file = recordPath(stateDirectory, image)
   try {
     return readOnly ? { found: readRecord(file, size) } : openRecord(file, image)
