@@ -12,6 +12,7 @@ import type { HttpAddress } from './observe/http.js'
 import type { LogLevel } from './observe/log.js'
 import {
   parseCount,
+  parseHostName,
   parseHttp,
   parseImage,
   parseListen,
@@ -38,6 +39,8 @@ export interface Config {
   readonly exports: readonly ExportConfig[]
   readonly listen: readonly ListenAddress[]
   readonly http: HttpAddress | undefined
+  /** Names by which HTTP may be asked for, besides addresses, localhost and the host of `http`. */
+  readonly httpNames: readonly string[]
   /** undefined: none is kept. */
   readonly stateDirectory: string | undefined
   readonly logLevel: LogLevel
@@ -55,6 +58,7 @@ export interface ServeFlags {
   readonly 'read-only-export'?: readonly string[]
   readonly listen?: readonly string[]
   readonly http?: string
+  readonly 'http-name'?: readonly string[]
   readonly 'state-dir'?: string
   readonly 'log-level'?: LogLevel
   readonly 'on-enospc'?: string
@@ -184,6 +188,7 @@ export function configOf(flags: ServeFlags): Config {
     exports: exportsOf(flags),
     listen: (flags.listen ?? [DEFAULT_LISTEN]).map(parseListen),
     http: parseHttp(flags.http ?? DEFAULT_HTTP),
+    httpNames: (flags['http-name'] ?? []).map(parseHostName),
     stateDirectory: stateDirectory === 'none' ? undefined : stateDirectory,
     logLevel: flags['log-level'] ?? 'info',
     tls: tlsOf(flags),

@@ -21,6 +21,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   'words',
   'listen',
   'inject',
+  'http-name',
   'read-only-export',
   'allow-clients',
   'allow-subjects',

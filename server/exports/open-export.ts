@@ -89,6 +89,7 @@ async function putInForce(entry: Export, found: Found, log: Log): Promise<void> 
   if (stored !== undefined) {
     const suspect = stored.suspect.map(([start, end]) => ({ start, end }))
     entry.durability.restore(stored.state, stored.errno, suspect)
+    if (stored.state !== 'ok') entry.stateBegan(stored.since ?? 0)
     if (suspect.length > 0) log.warn({ ...about, ranges: suspect.length }, 'bytes are suspect since an earlier failure')
   }
   if (damaged) log.warn(about, 'the record of this image is damaged; it was set aside as .damaged')

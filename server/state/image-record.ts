@@ -168,7 +168,9 @@ export class ImageRecord implements DurableRecord {
   }
 
   #write(change: Partial<Stored>): Promise<Outcome> {
-    this.#stored = { ...this.#stored, ...change, seq: this.#stored.seq + 1 }
+    const isNewState = change.state !== undefined && change.state !== this.#stored.state
+    const since = isNewState ? { since: Date.now() } : {}
+    this.#stored = { ...this.#stored, ...change, ...since, seq: this.#stored.seq + 1 }
     const slot = formatSlot(this.#stored)
     const at = (this.#stored.seq % 2) * SLOT_BYTES
     this.#last = this.#last.then(async () => {

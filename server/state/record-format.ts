@@ -26,6 +26,8 @@ export interface Stored {
   readonly dirty: boolean
   readonly state: ExportState
   readonly errno: number
+  /** When the state began, in ms since the epoch. */
+  readonly since?: number
   readonly suspect: readonly (readonly [number, number])[]
 }
 
