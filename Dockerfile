@@ -16,6 +16,8 @@ COPY --from=build /candor/protocol/nbd/package.json ./protocol/nbd/
 COPY --from=build /candor/protocol/nbd/dist ./protocol/nbd/dist
 COPY --from=build /candor/dist/backends ./dist/backends
 COPY --from=build /candor/dist/server ./dist/server
+COPY --from=build /candor/server/observe/page ./server/observe/page
+COPY --from=build /candor/docs ./docs
 COPY --from=build /candor/backends/native/build/Release/file_io.node ./backends/native/build/Release/
 RUN mkdir -p /images /var/lib/candor && chown node:node /images /var/lib/candor
 USER node

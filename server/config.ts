@@ -13,6 +13,7 @@ import type { LogLevel } from './observe/log.js'
 import type { ActivatedSocket } from './service-manager.js'
 import {
   parseCount,
+  parseHostName,
   parseHttp,
   parseImage,
   parseListen,
@@ -39,6 +40,8 @@ export interface Config {
   readonly exports: readonly ExportConfig[]
   readonly listen: readonly ListenAddress[]
   readonly http: HttpAddress | undefined
+  /** Names by which HTTP may be asked for, besides addresses, localhost and the host of `http`. */
+  readonly httpNames: readonly string[]
   /** undefined: none is kept. */
   readonly stateDirectory: string | undefined
   readonly logLevel: LogLevel
@@ -56,6 +59,7 @@ export interface ServeFlags {
   readonly 'read-only-export'?: readonly string[]
   readonly listen?: readonly string[]
   readonly http?: string
+  readonly 'http-name'?: readonly string[]
   readonly 'state-dir'?: string
   readonly 'log-level'?: LogLevel
   readonly 'on-enospc'?: string
@@ -192,6 +196,7 @@ export function configOf(flags: ServeFlags, activated: readonly ActivatedSocket[
     exports: exportsOf(flags),
     listen: listenOf(flags, activated),
     http: parseHttp(flags.http ?? DEFAULT_HTTP),
+    httpNames: (flags['http-name'] ?? []).map(parseHostName),
     stateDirectory: stateDirectory === 'none' ? undefined : stateDirectory,
     logLevel: flags['log-level'] ?? 'info',
     tls: tlsOf(flags),

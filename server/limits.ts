@@ -3,6 +3,10 @@ import type { NbdLimits } from './nbd/server.js'
 import { formatSize, formatTime, parseCount, parseSize, parseTime } from './values.js'
 
 export interface Limits extends NbdLimits {
+  /** HTTP connections at once; one more is closed. */
+  readonly httpConnectionsMax: number
+  /** Status pages that are kept up to date at once; one more gets 503. */
+  readonly httpWatchersMax: number
   /** How long a stop waits for requests in flight. */
   readonly shutdownTimeoutMs: number
 }
@@ -69,6 +73,18 @@ export const LIMITS: Readonly<Record<string, LimitRule>> = {
     unit: 'bytes',
     byDefault: 128 << 20,
     describe: 'a WRITE above 32M up to this size is refused, a longer one ends the connection',
+  },
+  'http-connections-max': {
+    key: 'httpConnectionsMax',
+    unit: 'count',
+    byDefault: 256,
+    describe: 'HTTP connections at once; one more is closed',
+  },
+  'http-watchers-max': {
+    key: 'httpWatchersMax',
+    unit: 'count',
+    byDefault: 32,
+    describe: 'status pages kept up to date at once; one more gets 503',
   },
   'shutdown-timeout': {
     key: 'shutdownTimeoutMs',

@@ -8,6 +8,7 @@ import { create } from './cli/create.js'
 import { ctl } from './cli/ctl.js'
 import { errors } from './cli/errors.js'
 import { info } from './cli/info.js'
+import { map } from './cli/map.js'
 import { serve } from './cli/serve.js'
 import { UsageError } from './values.js'
 import { VERSION } from './version.js'
@@ -20,6 +21,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   'words',
   'listen',
   'inject',
+  'http-name',
   'read-only-export',
   'allow-clients',
   'allow-subjects',
@@ -94,6 +96,7 @@ function parser(): Argv {
   all = add(all, create)
   all = add(all, ctl)
   all = add(all, errors)
+  all = add(all, map)
   return add(all, info)
 }
 

@@ -1,8 +1,10 @@
 // A running candor: exports in their I/O threads, front end, HTTP thread, log. Law: it stops by syncing every export, and
 // says so when one could not be synced.
+import { resolve } from 'node:path'
 import { closeImage, openImage } from '../backends/index.js'
 import type { Config, ExportConfig } from './config.js'
 import { openControl } from './control/control-server.js'
+import type { ControlReply, ControlRequest } from './control/export-actions.js'
 import { Access } from './exports/access.js'
 import { type DirectoryEntry, ExportDirectory, pulseAge, STALLED_MS, unlessStalled } from './io/directory.js'
 import type { IoHost } from './io/io-host.js'
@@ -119,14 +121,27 @@ class Service implements RunningService {
     const timer = setInterval(() => this.#beat(), HEARTBEAT_MS)
     this.#undo.push(() => clearInterval(timer))
     if (this.#config.http === undefined) return
-    const exports = [...this.#directory].map(({ name, face: { size, counters }, host: { pulse } }) => {
-      return { name, size, counters, pulse }
+    const { http, httpNames, limits } = this.#config
+    const paths = new Map(this.#config.exports.map(({ name, path }) => [name, resolve(path)]))
+    const exports = [...this.#directory].map(({ name, face: { size, readOnly, counters }, host: { pulse } }) => {
+      return { name, size, readOnly, path: paths.get(name) ?? '', counters, pulse }
     })
     const observed: Observed = { version: VERSION, server: this.#counters, exports }
-    const onFailure = (error: Error) => this.#log.error({ error: error.message }, 'the HTTP thread ended: no metrics')
-    const door = await openHttp(this.#config.http, observed, onFailure)
+    const { httpConnectionsMax: connectionsMax, httpWatchersMax: watchersMax } = limits
+    const door = await openHttp(
+      { ...http, names: httpNames, connectionsMax, watchersMax, observed },
+      {
+        answer: (request) => this.#answer(request),
+        failed: ({ message }) => this.#log.error({ error: message }, 'the HTTP thread ended: no metrics'),
+      },
+    )
     this.#door = door
     this.#undo.push(() => door.close())
+  }
+
+  async #answer(request: ControlRequest): Promise<ControlReply> {
+    if (request.command !== 'sessions') return this.#directory.ask(request)
+    return { ok: true, result: this.#nbd.sessions(await this.#directory.inFlight()) }
   }
 
   async stop(): Promise<{ synced: boolean }> {

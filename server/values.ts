@@ -74,6 +74,12 @@ export function parseHttp(text: string): HttpAddress | undefined {
   return text === 'off' ? undefined : splitHostPort(text, text, '--http', undefined)
 }
 
+/** A name as it stands in a URL, without port. @throws UsageError */
+export function parseHostName(text: string): string {
+  if (/^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$/i.test(text)) return text
+  throw new UsageError(`--http-name is '${text}': write a host's name without port, such as storage.example`)
+}
+
 /** [NAME=]IMAGE; what stands before the first '=' is a name unless it holds a '/'. @throws UsageError */
 export function parseImage(text: string): { readonly name: string; readonly path: string } {
   const at = text.indexOf('=')

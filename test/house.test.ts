@@ -57,7 +57,7 @@ const ROOMS: Readonly<Record<string, RegExp>> = {
   'yargs/helpers': /^server\/main\.ts$/,
   'prom-client': /^server\/observe\/metrics\.ts$/,
   'fs-ext': /^backends\/sparse-file\//,
-  fastify: /^server\/observe\/http-thread\.ts$/,
+  fastify: /^server\/observe\/http-[a-z]+\.ts$/,
   pino: /^server\/observe\/log\.ts$/,
 }
 

@@ -1,10 +1,8 @@
 // `candor ctl`: asks a running server, through the socket in its state directory.
-import { once } from 'node:events'
-import { connect } from 'node:net'
 import { defaultStateDirectory } from '../config.js'
-import { controlSocketPath } from '../control/control-server.js'
-import type { ControlReply, ControlRequest, ExportSummary } from '../control/export-actions.js'
+import type { ExportSummary } from '../control/export-actions.js'
 import { UsageError } from '../values.js'
+import { askServer } from './ask-server.js'
 import type { Command } from './command.js'
 import { formatBytes } from './format.js'
 
@@ -26,24 +24,6 @@ const ACTIONS: Readonly<Record<string, { readonly takesName: boolean }>> = {
   'hold-fail': { takesName: true },
 }
 
-async function ask(stateDirectory: string, request: ControlRequest): Promise<ControlReply> {
-  const path = controlSocketPath(stateDirectory)
-  const socket = connect(path)
-  let text = ''
-  socket.setEncoding('utf8').on('data', (chunk: string) => {
-    text += chunk
-  })
-  try {
-    await once(socket, 'connect')
-  } catch {
-    throw new UsageError(`no candor answers in ${stateDirectory}: is it running, and with this --state-dir?`)
-  }
-  socket.write(`${JSON.stringify(request)}\n`)
-  await once(socket, 'close')
-  if (text === '') throw new UsageError('the server ended before it answered')
-  return JSON.parse(text) as ControlReply
-}
-
 function line({ name, size, readOnly, state, suspectBytes, suspectRanges, held, heldSince }: ExportSummary): string {
   const access = readOnly ? 'read-only' : 'writable'
   const suspect = suspectBytes === 0 ? '' : `, ${formatBytes(suspectBytes)} suspect in ${suspectRanges} ranges`
@@ -56,7 +36,11 @@ async function run({ action, name, words, json, 'state-dir': given }: CtlFlags):
   if (rule === undefined) throw new UsageError(`ctl knows no '${action}': it knows ${Object.keys(ACTIONS).join(', ')}`)
   if (rule.takesName && name === undefined) throw new UsageError(`ctl ${action} needs the name of an export`)
   const request = { command: action, ...(name !== undefined && { name }), ...(words !== undefined && { words }) }
-  const reply = await ask(given ?? defaultStateDirectory(), request)
+  const stateDirectory = given ?? defaultStateDirectory()
+  const reply = await askServer(stateDirectory, request)
+  if (reply === undefined) {
+    throw new UsageError(`no candor answers in ${stateDirectory}: is it running, and with this --state-dir?`)
+  }
   if (!reply.ok) throw new UsageError(reply.error)
   const exports = [reply.result].flat() as ExportSummary[]
   process.stdout.write(json ? `${JSON.stringify(reply.result, undefined, 2)}\n` : `${exports.map(line).join('\n')}\n`)

@@ -1,9 +1,8 @@
 // `candor errors`: what failed on an export, and where, from the ledger in the state directory.
-import { existsSync, readFileSync } from 'node:fs'
 import { defaultStateDirectory } from '../config.js'
-import { type LedgerEntry, ledgerPath, parseLedger } from '../state/ledger.js'
+import { type LedgerEntry, ledgerPath, readLedger } from '../state/ledger.js'
 import type { Command } from './command.js'
-import { formatBytes } from './format.js'
+import { formatBytes, formatSectors } from './format.js'
 
 interface ErrorsFlags {
   readonly name: string
@@ -11,18 +10,14 @@ interface ErrorsFlags {
   readonly 'state-dir'?: string
 }
 
-const SECTOR_BYTES = 512
-
 function line({ time, client, command, offset, length, errno, count }: LedgerEntry): string {
-  const sectors = `sectors ${Math.floor(offset / SECTOR_BYTES)}-${Math.ceil((offset + length) / SECTOR_BYTES) - 1}`
-  const where = length === 0 ? '' : ` at ${offset}, ${formatBytes(length)} (${sectors})`
+  const where = length === 0 ? '' : ` at ${offset}, ${formatBytes(length)} (${formatSectors(offset, length)})`
   return `${time}  ${command}${where}: ${errno}, ${count} request${count === 1 ? '' : 's'} of ${client}`
 }
 
 async function run({ name, json, 'state-dir': given }: ErrorsFlags): Promise<number> {
   const path = ledgerPath(given ?? defaultStateDirectory(), name)
-  const files = [`${path}.1`, path].filter((file) => existsSync(file))
-  const { entries, damaged } = parseLedger(files.map((file) => readFileSync(file, 'utf8')).join(''))
+  const { entries, damaged } = readLedger(path)
   if (damaged > 0) process.stderr.write(`candor: ${damaged} damaged lines of ${path} are left out\n`)
   if (json) process.stdout.write(`${JSON.stringify(entries, undefined, 2)}\n`)
   else if (entries.length === 0) process.stdout.write(`no request failed on '${name}', as far as ${path} knows\n`)

@@ -13,3 +13,10 @@ export function formatBytes(bytes: number): string {
   }
   return `${Number(value.toFixed(2))} ${unit}`
 }
+
+const SECTOR_BYTES = 512
+
+/** The sectors that a range touches, as the guest's kernel numbers them. */
+export function formatSectors(offset: number, length: number): string {
+  return `sectors ${Math.floor(offset / SECTOR_BYTES)}-${Math.ceil((offset + length) / SECTOR_BYTES) - 1}`
+}

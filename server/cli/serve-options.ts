@@ -22,8 +22,12 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
   },
   http: {
     ...word,
-    describe: 'where /metrics and /healthz are served: HOST:PORT, or off',
+    describe: 'where the status page, /metrics and /api are served: HOST:PORT, or off',
     defaultDescription: DEFAULT_HTTP,
+  },
+  'http-name': {
+    ...words,
+    describe: 'a name by which HTTP may be asked for, besides addresses and localhost; may be given again',
   },
   'state-dir': {
     ...word,

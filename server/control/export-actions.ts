@@ -1,5 +1,7 @@
 // What an operator may ask of an export, and what is answered. Each action gets the export and the words behind its name.
+import { commandName } from 'nbd-protocol'
 import { DONE, errnoName, errnoOf } from '../../backends/index.js'
+import { drawMap, MAP_CELLS_DEFAULT, type MapRange, windowFault } from '../exports/disk-map.js'
 import type { Export } from '../exports/export.js'
 import type { ExportRegistry } from '../exports/registry.js'
 import type { ExportFace } from '../io/io-host.js'
@@ -90,12 +92,46 @@ function inject(log: Log): (entry: Export, words: readonly string[]) => Promise<
   }
 }
 
+function* heldRanges(entry: Export): Iterable<MapRange> {
+  for (const { since, client, command, offset, length } of entry.space.requests) {
+    const time = new Date(since).toISOString()
+    yield { kind: 'held', offset, length, time, command: commandName(command), client, count: 1 }
+  }
+}
+
+/** The picture of [from, to) in `cells` cells: three words, each of which may be left out or empty. */
+async function map(entry: Export, words: readonly string[]): Promise<ControlReply> {
+  const [from, to, cells] = [0, entry.size, MAP_CELLS_DEFAULT].map((byDefault, at) => {
+    const word = words[at] ?? ''
+    return word === '' ? byDefault : /^\d+$/.test(word) ? Number(word) : Number.NaN
+  })
+  const window = { from: from ?? 0, to: to ?? entry.size, cells: cells ?? MAP_CELLS_DEFAULT }
+  const fault = windowFault(window, entry.size)
+  if (fault !== undefined) return failed(fault)
+  const sources = {
+    name: entry.name,
+    size: entry.size,
+    extents: (offset: number, length: number, limit: number) => entry.backend.extents(offset, length, limit),
+    suspect: entry.durability.suspect,
+    failures: entry.failures,
+    held: heldRanges(entry),
+  }
+  return { ok: true, result: await drawMap(sources, window) }
+}
+
+/** The latest failures, newest last. */
+async function errors(entry: Export): Promise<ControlReply> {
+  return { ok: true, result: [...entry.failures] }
+}
+
 type Act = (entry: Export, words: readonly string[]) => Promise<ControlReply>
 
 function actions(log: Log): Readonly<Record<string, Act>> {
   return {
     resume,
     forget,
+    map,
+    errors,
     inject: inject(log),
     'hold-release': hold('release'),
     'hold-fail': hold('fail'),

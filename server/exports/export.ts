@@ -17,6 +17,7 @@ import {
   type Backend,
   DONE,
   errnoName,
+  errnoOf,
   type InjectionRule,
   injectionPlan,
   type Outcome,
@@ -31,14 +32,17 @@ import {
   errorAt,
   exportCounters,
   HELD_AT,
+  HELD_SINCE_AT,
   INJECTED_AT,
   INJECTING_AT,
   OLDEST_SINCE_AT,
   STATE_AT,
+  STATE_ERRNO_AT,
+  STATE_SINCE_AT,
   SUSPECT_BYTES_AT,
   UNCLEAN_AT,
 } from '../observe/counters.js'
-import type { Ledger } from '../state/ledger.js'
+import type { Ledger, LedgerEntry } from '../state/ledger.js'
 import { Durability } from './durability.js'
 import type { DurableRecord } from './durable-record.js'
 import { SpaceHold, type SpacePolicy } from './space-hold.js'
@@ -121,6 +125,7 @@ export class Export {
     this.space = new SpaceHold(options.onSpace ?? { kind: 'report' }, {
       changed: (held) => {
         this.counters[HELD_AT] = held
+        this.counters[HELD_SINCE_AT] = this.space.since ?? 0
       },
     })
     this.durability = new Durability(() => this.backend, record, {
@@ -149,6 +154,11 @@ export class Export {
   /** The image was synced when all was said and done. */
   wasSynced = false
 
+  /** The state is an earlier server's word: it began then, in ms since the epoch; 0 where nobody knows. */
+  stateBegan(since: number): void {
+    this.counters[STATE_SINCE_AT] = since
+  }
+
   /** The last server of the image did not end as it should. */
   endedUncleanly(): void {
     this.counters[UNCLEAN_AT] = 1
@@ -156,7 +166,10 @@ export class Export {
 
   #publish(): void {
     this.counters[SUSPECT_BYTES_AT] = this.durability.suspect.bytes
-    this.counters[STATE_AT] = EXPORT_STATES.indexOf(this.durability.state)
+    const state = EXPORT_STATES.indexOf(this.durability.state)
+    if (state !== this.counters[STATE_AT]) this.counters[STATE_SINCE_AT] = state === 0 ? 0 : Date.now()
+    this.counters[STATE_AT] = state
+    this.counters[STATE_ERRNO_AT] = errnoOf(this.durability.failure)
   }
 
   get state(): ExportState {
@@ -222,6 +235,11 @@ export class Export {
       failure.offset,
       failure.length,
     )
+  }
+
+  /** The latest failures in the ledger, oldest first; none where none is kept. */
+  get failures(): Iterable<LedgerEntry> {
+    return this.#ledger?.recent() ?? []
   }
 
   /** Notes a request that was dropped with its connection. */

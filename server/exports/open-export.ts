@@ -1,5 +1,6 @@
 // From a line of configuration and an open image to an export that may be served: what an earlier server knew of it is
 // put in force before the first client is let in.
+import { resolve } from 'node:path'
 import {
   type Backend,
   DONE,
@@ -65,12 +66,12 @@ function ledgerOf(name: string, stateDirectory: string | undefined, log: Log): L
 }
 
 function recordOf(
-  { path, readOnly }: ExportConfig,
+  { name, path, readOnly }: ExportConfig,
   { identity, size }: Backend,
   stateDirectory: string | undefined,
 ): { record?: ImageRecord; found?: Found } {
   if (stateDirectory === undefined || identity === undefined) return {}
-  const image = { identity, path, size }
+  const image = { identity, name, path: resolve(path), size }
   const file = recordPath(stateDirectory, image)
   try {
     return readOnly ? { found: readRecord(file, size) } : openRecord(file, image)
@@ -88,6 +89,7 @@ async function putInForce(entry: Export, found: Found, log: Log): Promise<void> 
   if (stored !== undefined) {
     const suspect = stored.suspect.map(([start, end]) => ({ start, end }))
     entry.durability.restore(stored.state, stored.errno, suspect)
+    if (stored.state !== 'ok') entry.stateBegan(stored.since ?? 0)
     if (suspect.length > 0) log.warn({ ...about, ranges: suspect.length }, 'bytes are suspect since an earlier failure')
   }
   if (damaged) log.warn(about, 'the record of this image is damaged; it was set aside as .damaged')

@@ -11,6 +11,17 @@ const RETRY_MS = 500
 /** Why a wait ended. */
 type Wake = 'retry' | 'fail' | 'shut-down'
 
+/** A request that is held: who asked for what, and since when. */
+export interface HeldRequest {
+  /** ms since the epoch. */
+  readonly since: number
+  readonly client: string
+  /** The spec's number. */
+  readonly command: number
+  readonly offset: number
+  readonly length: number
+}
+
 export interface HoldEvents {
   /** The number of held requests changed. */
   changed(held: number): void
@@ -28,7 +39,7 @@ export class SpaceHold {
   readonly #events: HoldEvents
   /** Who waits, with the question whether anybody still waits for them. */
   readonly #waiting = new Map<(wake: Wake) => void, () => boolean>()
-  #held = 0
+  readonly #requests = new Set<HeldRequest>()
   #since: number | undefined
   #timer: NodeJS.Timeout | undefined
   #shutDown = false
@@ -40,7 +51,12 @@ export class SpaceHold {
 
   /** Requests that are held now. */
   get held(): number {
-    return this.#held
+    return this.#requests.size
+  }
+
+  /** They themselves, in the order in which they came to wait. */
+  get requests(): Iterable<HeldRequest> {
+    return this.#requests
   }
 
   /** When the first of them was held, in ms since the epoch; undefined while none is. */
@@ -54,13 +70,18 @@ export class SpaceHold {
 
   /**
    * Runs `attempt` until it ends in something else than a want of space. `wanted` is asked before each further attempt:
-   * a request whose client has gone is not tried again, and ends with its last outcome.
+   * a request whose client has gone is not tried again, and ends with its last outcome. `request` is who it is.
    */
-  async run(attempt: () => Promise<Outcome>, wanted: () => boolean): Promise<Outcome> {
+  async run(
+    attempt: () => Promise<Outcome>,
+    wanted: () => boolean,
+    request: Omit<HeldRequest, 'since'>,
+  ): Promise<Outcome> {
     let outcome = await attempt()
     if (!isSpaceError(outcome) || this.policy.kind === 'report') return outcome
     const deadline = performance.now() + this.policy.timeoutMs
-    this.#enter()
+    const held = { ...request, since: Date.now() }
+    this.#enter(held)
     try {
       while (isSpaceError(outcome) && performance.now() < deadline) {
         const wake = this.#shutDown ? 'shut-down' : await this.#wait(deadline, wanted)
@@ -72,25 +93,25 @@ export class SpaceHold {
       if (!isSpaceError(outcome)) this.release()
       return outcome
     } finally {
-      this.#leave()
+      this.#leave(held)
     }
   }
 
-  #enter(): void {
-    this.#held += 1
-    this.#since ??= Date.now()
-    this.#events.changed(this.#held)
+  #enter(held: HeldRequest): void {
+    this.#requests.add(held)
+    this.#since ??= held.since
+    this.#events.changed(this.held)
     this.#timer ??= setInterval(() => this.#retryOne(), RETRY_MS)
   }
 
-  #leave(): void {
-    this.#held -= 1
-    if (this.#held === 0) {
+  #leave(held: HeldRequest): void {
+    this.#requests.delete(held)
+    if (this.held === 0) {
       this.#since = undefined
       clearInterval(this.#timer)
       this.#timer = undefined
     }
-    this.#events.changed(this.#held)
+    this.#events.changed(this.held)
   }
 
   #wait(deadline: number, wanted: () => boolean): Promise<Wake> {

@@ -31,6 +31,12 @@ export class ExportDirectory extends ExportRegistry<DirectoryEntry> {
     return answer ?? failed(`export ${entry.name} does not answer: its thread waits for its storage; see to that first`)
   }
 
+  /** Requests that connections wait for, by the connection's number; those of a stalled host are left out. */
+  async inFlight(): Promise<ReadonlyMap<number, number>> {
+    const answers = await Promise.all([...this.hosts].map((host) => answerOf(host, { command: 'sessions' })))
+    return new Map(answers.flatMap((answer) => (answer?.ok === true ? (answer.result as [number, number][]) : [])))
+  }
+
   async #summaries(request: ControlRequest): Promise<unknown[]> {
     const answers = await Promise.all([...this.hosts].map((host) => answerOf(host, request)))
     const known = new Map<string, unknown>()

@@ -93,6 +93,9 @@ export class ExportHost implements IoHost {
   }
 
   async ask(request: ControlRequest): Promise<ControlReply> {
+    if (request.command === 'sessions') {
+      return { ok: true, result: [...this.#connections].map(([connection, { inFlight }]) => [connection, inFlight]) }
+    }
     return actOn(this.#registry, this.#options.log, request)
   }
 

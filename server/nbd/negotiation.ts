@@ -47,6 +47,8 @@ export interface Peer {
   /** undefined: it came through a Unix socket, whose permissions have let it in. */
   readonly address: string | undefined
   readonly port: number | undefined
+  /** TLS was set up. */
+  secured: boolean
   /** Subject of the verified client certificate, once there is one. */
   subject: string | undefined
 }

@@ -102,6 +102,7 @@ export class Reception implements ByteSink {
     this.#securing = true
     const secured = (socket: TLSSocket) => {
       this.#securing = false
+      peer.secured = true
       peer.subject = clientSubject(socket)
       this.#transport = this.#transportOver(adoptByDataEvents(socket, this))
       this.#handshake.secured()

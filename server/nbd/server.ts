@@ -28,6 +28,22 @@ export interface NbdLimits extends ConnectionLimits, ReceptionLimits {
   readonly connectionsPerAddressMax: number
 }
 
+/** A connection as people look at it. */
+export interface Session {
+  /** Address and port, or 'unix'. */
+  readonly peer: string
+  /** Subject of the verified client certificate. */
+  readonly subject?: string
+  readonly tls: boolean
+  /** Absent while the handshake lasts. */
+  readonly export?: string
+  /** ISO 8601. */
+  readonly since: string
+  readonly ageSeconds: number
+  /** Requests that were taken and not answered yet; absent where the thread that knows waits for its storage. */
+  readonly inFlight?: number
+}
+
 export interface NbdServerOptions {
   readonly directory: ExportDirectory
   readonly counters: Counters
@@ -40,6 +56,8 @@ export interface NbdServerOptions {
 /** A connection, wherever it is. */
 interface Guest {
   readonly peer: Peer
+  /** When it was accepted, in ms since the epoch. */
+  readonly since: number
   /** While the handshake lasts. */
   reception: Reception | undefined
   /** The export, once it is known. */
@@ -62,6 +80,21 @@ export class NbdServer implements HostEvents {
     return this.#guests.size
   }
 
+  /** Who is connected, in the order in which they came; `inFlight` by the connection's number. */
+  sessions(inFlight: ReadonlyMap<number, number>): Session[] {
+    return [...this.#guests].map(([connection, { peer, since, exportName }]) => {
+      const requests = exportName === undefined ? 0 : inFlight.get(connection)
+      return {
+        ...whoIs(peer),
+        tls: peer.secured,
+        ...(exportName !== undefined && { export: exportName }),
+        since: new Date(since).toISOString(),
+        ageSeconds: (Date.now() - since) / 1000,
+        ...(requests !== undefined && { inFlight: requests }),
+      }
+    })
+  }
+
   /** Listens on one more address; returns it with its real port. @throws OpenError */
   async listen(address: ListenAddress): Promise<ListenAddress> {
     const listening = await listenOn(address, (socket) => this.#accept(socket))
@@ -71,7 +104,12 @@ export class NbdServer implements HostEvents {
 
   #accept(accepted: Socket): void {
     const { counters, directory, limits, log, tls, tlsMode = 'off' } = this.#options
-    const peer: Peer = { address: accepted.remoteAddress, port: accepted.remotePort, subject: undefined }
+    const peer: Peer = {
+      address: accepted.remoteAddress,
+      port: accepted.remotePort,
+      secured: false,
+      subject: undefined,
+    }
     if (this.#refuses(peer)) {
       accepted.destroy()
       count(counters, CONNECTIONS_REFUSED_AT)
@@ -81,7 +119,7 @@ export class NbdServer implements HostEvents {
     count(counters, CONNECTIONS_AT)
     count(counters, CONNECTIONS_TOTAL_AT)
     const connection = this.#connections++
-    const guest: Guest = { peer, reception: undefined, exportName: undefined }
+    const guest: Guest = { peer, since: Date.now(), reception: undefined, exportName: undefined }
     this.#guests.set(connection, guest)
     guest.reception = new Reception({
       accepted,

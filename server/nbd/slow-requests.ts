@@ -187,10 +187,10 @@ export class SlowRequests {
 
   async #changeNow(request: DecodedRequest, payload: Uint8Array): Promise<Outcome> {
     const attempt = () => this.#attempt(request, payload)
-    const outcome = await this.#export.space.run(attempt, () => !this.#lost)
-    if (outcome === DONE && request.type === NBD_CMD_WRITE) {
-      count(this.#export.counters, WRITTEN_BYTES_AT, request.length)
-    }
+    const { type: command, offset, length } = request
+    const who = { client: this.#client, command, offset, length }
+    const outcome = await this.#export.space.run(attempt, () => !this.#lost, who)
+    if (outcome === DONE && command === NBD_CMD_WRITE) count(this.#export.counters, WRITTEN_BYTES_AT, length)
     return outcome
   }
 

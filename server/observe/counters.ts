@@ -17,7 +17,11 @@ export const HELD_AT = UNCLEAN_AT + 1
 export const INJECTED_AT = HELD_AT + 1
 export const INJECTING_AT = INJECTED_AT + 1
 export const OLDEST_SINCE_AT = INJECTING_AT + 1
-export const ERRORS_AT = OLDEST_SINCE_AT + 1
+/** ms since the epoch; 0: not so, or nobody knows since when. */
+export const STATE_SINCE_AT = OLDEST_SINCE_AT + 1
+export const STATE_ERRNO_AT = STATE_SINCE_AT + 1
+export const HELD_SINCE_AT = STATE_ERRNO_AT + 1
+export const ERRORS_AT = HELD_SINCE_AT + 1
 const EXPORT_SLOTS = ERRORS_AT + COMMANDS * ERRNOS
 
 /** States of an export, in the order of their numbers at STATE_AT. */

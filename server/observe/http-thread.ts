@@ -1,66 +1,78 @@
-// The HTTP thread: metrics and health, rendered beside the NBD thread and never in it. Everything here only reads.
-
+// The HTTP thread: metrics, health, JSON and the status page, beside the I/O threads and never in them. Everything here
+// only reads.
 import { parentPort, workerData } from 'node:worker_threads'
 import { fastify } from 'fastify'
-import { HEARTBEAT_AT } from './counters.js'
-import type { Observed } from './metric-families.js'
+import { routeApi } from './http-api.js'
+import { Events } from './http-events.js'
+import { guard } from './http-guard.js'
+import type { FromHttp, HttpThreadData, ToHttp } from './http-messages.js'
+import { routePage } from './http-page.js'
+import { RequestFault } from './http-query.js'
 import { metricsRegistry } from './metrics.js'
+import { NoAnswer, Questions } from './questions.js'
+import { Watch } from './watch.js'
 
-/** What the NBD thread starts this thread with. */
-export interface HttpThreadData {
-  readonly host: string
-  readonly port: number
-  readonly observed: Observed
-}
-
-/** What comes back: the port that was bound, or why none was. */
-export type HttpThreadReport =
-  | { readonly port: number }
-  | { readonly code: string | undefined; readonly message: string }
-
-/** The NBD thread beats once a second; a heart that stood still for this long is reported. */
-const HEARTBEAT_LATE_MS = 10_000
+/** Bytes of a request's line and headers, and of a body that nobody reads. */
 const REQUEST_BYTES_MAX = 16 << 10
+/** From the first byte of a request to its last, and how long a connection may be silent. */
 const REQUEST_TIMEOUT_MS = 10_000
+const TIMEOUT_CHECK_MS = 1000
+const SAMPLE_MS = 1000
 
 const data = workerData as HttpThreadData
 let observed = data.observed
-parentPort?.on('message', (update: Observed) => {
-  observed = update
+
+function tell(message: FromHttp): void {
+  parentPort?.postMessage(message)
+}
+
+const questions = new Questions((id, request) => tell({ kind: 'ask', id, request }))
+parentPort?.on('message', (message: ToHttp) => {
+  if (message.kind === 'observed') observed = message.observed
+  else questions.answered(message.id, message.reply)
 })
 
-const registry = metricsRegistry(() => observed)
 const app = fastify({
   logger: false,
   bodyLimit: REQUEST_BYTES_MAX,
   requestTimeout: REQUEST_TIMEOUT_MS,
   connectionTimeout: REQUEST_TIMEOUT_MS,
+  keepAliveTimeout: REQUEST_TIMEOUT_MS,
   exposeHeadRoutes: true,
+  routerOptions: { maxParamLength: REQUEST_BYTES_MAX },
+  http: { maxHeaderSize: REQUEST_BYTES_MAX, connectionsCheckingInterval: TIMEOUT_CHECK_MS },
 })
+app.server.maxConnections = data.connectionsMax
 
+app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'there is nothing here: see /api/schema' }))
+app.setErrorHandler((error, _request, reply) => {
+  const { statusCode = 500, message } = error as { statusCode?: number; message: string }
+  const status = error instanceof RequestFault || error instanceof NoAnswer ? error.status : statusCode
+  if (status === 503) reply.header('retry-after', '1')
+  return reply.code(status).type('application/json; charset=utf-8').serializer(JSON.stringify).send({ error: message })
+})
+guard(app, [data.host, ...data.names])
+
+const registry = metricsRegistry(() => observed)
 app.get('/metrics', async (_request, reply) => reply.type(registry.contentType).send(await registry.metrics()))
 
-app.get('/healthz', async (_request, reply) => {
-  const late = Date.now() - (observed.server[HEARTBEAT_AT] ?? 0)
-  if (late < HEARTBEAT_LATE_MS) return { status: 'ok' }
-  return reply.code(503).send({ status: 'stalled', reason: `the NBD thread has not answered for ${late} ms` })
-})
+const sources = { observed: () => observed, watch: new Watch(), questions }
+const events = new Events(sources, data.watchersMax)
+routeApi(app, sources)
+events.route(app)
+routePage(app)
 
-app.get('/', async (_request, reply) =>
-  reply
-    .type('text/plain; charset=utf-8')
-    .send(`candor ${observed.version}\n\n/metrics  for Prometheus\n/healthz  for probes\n`),
-)
-
-function report(message: HttpThreadReport): void {
-  parentPort?.postMessage(message)
-}
+sources.watch.sample(observed)
+setInterval(() => {
+  sources.watch.sample(observed)
+  events.tick()
+}, SAMPLE_MS).unref()
 
 try {
   await app.listen({ host: data.host, port: data.port })
   const address = app.server.address()
-  report({ port: typeof address === 'object' && address !== null ? address.port : data.port })
+  tell({ kind: 'listening', port: typeof address === 'object' && address !== null ? address.port : data.port })
 } catch (error) {
   const { code, message } = error as NodeJS.ErrnoException
-  report({ code, message })
+  tell({ kind: 'refused', code, message })
 }

@@ -1,8 +1,10 @@
-// Starts the HTTP thread, and keeps it told of what there is to see. If it dies, NBD goes on.
+// Starts the HTTP thread, keeps it told of what there is to see, and answers what it asks. Law: if it dies, NBD goes on;
+// whatever comes from there may read and nothing else.
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { OpenError } from '../../backends/index.js'
-import type { HttpThreadData, HttpThreadReport } from './http-thread.js'
+import { type ControlReply, type ControlRequest, failed } from '../control/export-actions.js'
+import { type FromHttp, type HttpThreadData, READING_COMMANDS, type ToHttp } from './http-messages.js'
 import type { Observed } from './metric-families.js'
 
 export interface HttpAddress {
@@ -17,28 +19,42 @@ export interface HttpDoor {
   close(): Promise<void>
 }
 
+export interface HttpEvents {
+  /** Answers one of READING_COMMANDS. */
+  answer(request: ControlRequest): Promise<ControlReply>
+  /** The thread ended; there is no HTTP any more. */
+  failed(error: Error): void
+}
+
 /** Listens in a thread of its own. @throws OpenError when it cannot */
-export async function openHttp(
-  address: HttpAddress,
-  observed: Observed,
-  onFailure: (error: Error) => void,
-): Promise<HttpDoor> {
-  const workerData: HttpThreadData = { ...address, observed }
+export async function openHttp(workerData: HttpThreadData, events: HttpEvents): Promise<HttpDoor> {
   const worker = new Worker(new URL('./http-thread.js', import.meta.url), { workerData, name: 'candor-http' })
-  const [report] = (await once(worker, 'message')) as [HttpThreadReport]
-  if (!('port' in report)) {
+  const [report] = (await once(worker, 'message')) as [FromHttp]
+  if (report.kind !== 'listening') {
     await worker.terminate()
-    throw new OpenError(sentence(report.code, report.message, address))
+    const { code, message } = report.kind === 'refused' ? report : { code: undefined, message: 'it did not begin' }
+    throw new OpenError(sentence(code, message, workerData))
   }
-  worker.on('error', onFailure)
+  const tell = (message: ToHttp) => worker.postMessage(message)
+  worker.on('message', async (message: FromHttp) => {
+    if (message.kind !== 'ask') return
+    const { id, request } = message
+    tell({ kind: 'answer', id, reply: await answered(events, request) })
+  })
+  worker.on('error', (error) => events.failed(error))
   worker.unref()
   return {
-    address: { host: address.host, port: report.port },
-    update: (update) => worker.postMessage(update),
+    address: { host: workerData.host, port: report.port },
+    update: (observed) => tell({ kind: 'observed', observed }),
     close: async () => {
       await worker.terminate()
     },
   }
+}
+
+async function answered(events: HttpEvents, request: ControlRequest): Promise<ControlReply> {
+  if (!READING_COMMANDS.has(request.command)) return failed(`'${request.command}' is not for HTTP, which only reads`)
+  return events.answer(request)
 }
 
 function sentence(code: string | undefined, message: string, { host, port }: HttpAddress): string {

@@ -31,6 +31,9 @@ import {
 export interface ObservedExport {
   readonly name: string
   readonly size: number
+  readonly readOnly: boolean
+  /** Where the image lies. */
+  readonly path: string
   readonly counters: Counters
   /** [ms since the epoch of its thread's last beat]. */
   readonly pulse: Counters

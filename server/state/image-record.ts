@@ -6,12 +6,13 @@ import {
   fdatasync,
   fsyncSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   write,
   writeSync,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { DONE, EIO, type Outcome } from '../../backends/index.js'
 import type { DurableRecord } from '../exports/durable-record.js'
@@ -36,6 +37,8 @@ const syncLater = promisify(fdatasync)
 export interface RecordedImage {
   /** Inode and birth time, whatever the image is called. */
   readonly identity: string
+  /** The export it is served as. */
+  readonly name?: string
   readonly path: string
   readonly size: number
 }
@@ -69,6 +72,15 @@ export function readRecord(path: string, size: number): Found & { readonly bytes
   return { stored, damaged: stored === undefined, shadow: [...shadowRanges(shadow, size)], bytes }
 }
 
+/** What is stored of the image that was served under a name last; undefined when none was from here. */
+export function findRecord(stateDirectory: string, name: string): Stored | undefined {
+  if (!existsSync(stateDirectory)) return undefined
+  const files = readdirSync(stateDirectory).filter((file) => /^image-[^.]+$/.test(file))
+  const stored = files.flatMap((file) => newestSlot(readFileSync(join(stateDirectory, file))) ?? [])
+  const called = stored.filter((record) => (record.name ?? basename(record.path)) === name)
+  return called.find(({ path }) => existsSync(path)) ?? called[0]
+}
+
 /** Opens or makes the record of an image that is to be written to; a damaged one is set aside. @throws as open(2) does */
 export function openRecord(path: string, image: RecordedImage): { record: ImageRecord; found: Found } {
   const found = readRecord(path, image.size)
@@ -87,9 +99,9 @@ export class ImageRecord implements DurableRecord {
   constructor(fd: number, image: RecordedImage, found: Found, directory: string) {
     this.#fd = fd
     this.#shadow = Buffer.alloc(shadowBytes(image.size))
-    const { path, size } = image
+    const { path, size, name } = image
     const fresh = { seq: 0, dirty: false, state: 'ok' as const, errno: 0, suspect: [] }
-    this.#stored = { ...fresh, ...found.stored, path, size, bootId: bootId() }
+    this.#stored = { ...fresh, ...found.stored, ...(name !== undefined && { name }), path, size, bootId: bootId() }
     for (const range of found.shadow) this.#set(range.start, range.end - range.start)
     this.#writeAll(directory)
   }
@@ -156,7 +168,9 @@ export class ImageRecord implements DurableRecord {
   }
 
   #write(change: Partial<Stored>): Promise<Outcome> {
-    this.#stored = { ...this.#stored, ...change, seq: this.#stored.seq + 1 }
+    const isNewState = change.state !== undefined && change.state !== this.#stored.state
+    const since = isNewState ? { since: Date.now() } : {}
+    this.#stored = { ...this.#stored, ...change, ...since, seq: this.#stored.seq + 1 }
     const slot = formatSlot(this.#stored)
     const at = (this.#stored.seq % 2) * SLOT_BYTES
     this.#last = this.#last.then(async () => {

@@ -1,5 +1,6 @@
 // Which sectors were hit, by whom and why: one JSON line for each run of failed requests, kept on disk by export. Law: it
 // never blocks I/O and is never fatal; what cannot be written is counted.
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
 import { appendFile, rename, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
@@ -25,6 +26,10 @@ const GATHER_MS = 1000
 const WAITING_MAX = 10_000
 /** A file that grew past this is kept as `.1`, and a new one begun: twice this is all that an export's ledger takes. */
 const FILE_BYTES_MAX = 8 << 20
+/** Runs that are kept in memory as well, for the map and the status page; older ones are in the file alone. */
+const RECENT_MAX = 4096
+/** Bytes of an earlier server's file that are read at start. */
+const TAIL_BYTES_MAX = 512 << 10
 
 export function ledgerPath(stateDirectory: string, exportName: string): string {
   return join(stateDirectory, `errors-${encodeURIComponent(exportName)}.jsonl`)
@@ -34,6 +39,7 @@ export class Ledger {
   readonly #path: string
   readonly #onLost: (entries: number) => void
   #waiting: LedgerEntry[] = []
+  #recent: LedgerEntry[]
   #timer: NodeJS.Timeout | undefined
   #writing: Promise<void> = Promise.resolve()
 
@@ -41,6 +47,13 @@ export class Ledger {
   constructor(path: string, onLost: (entries: number) => void) {
     this.#path = path
     this.#onLost = onLost
+    this.#recent = parseLedger(tailOf(path)).entries.slice(-RECENT_MAX)
+  }
+
+  /** The latest runs, oldest first: also what could not be written, and what earlier servers wrote. */
+  *recent(): Iterable<LedgerEntry> {
+    yield* this.#recent
+    yield* this.#waiting
   }
 
   note(client: string, command: string, errno: string, offset: number, length: number): void {
@@ -73,6 +86,7 @@ export class Ledger {
     const entries = this.#waiting
     this.#waiting = []
     if (entries.length === 0) return this.#writing
+    this.#recent = this.#recent.concat(entries).slice(-RECENT_MAX)
     const lines = entries.map((entry) => `${JSON.stringify(entry)}\n`).join('')
     this.#writing = this.#writing.then(() => this.#append(lines)).catch(() => this.#onLost(entries.length))
     return this.#writing
@@ -90,6 +104,24 @@ export class Ledger {
 
 const MERGE_TRIES = 16
 
+/** The end of a file, from the first whole line on; nothing where there is none to read. */
+function tailOf(path: string): string {
+  try {
+    const fd = openSync(path, 'r')
+    try {
+      const { size } = fstatSync(fd)
+      const bytes = Buffer.alloc(Math.min(size, TAIL_BYTES_MAX))
+      const read = readSync(fd, bytes, 0, bytes.length, size - bytes.length)
+      const text = bytes.toString('utf8', 0, read)
+      return size > bytes.length ? text.slice(text.indexOf('\n') + 1) : text
+    } finally {
+      closeSync(fd)
+    }
+  } catch {
+    return ''
+  }
+}
+
 /** The entries of a ledger's text; lines that are damaged are left out, and counted. */
 export function parseLedger(text: string): { entries: LedgerEntry[]; damaged: number } {
   const entries: LedgerEntry[] = []
@@ -97,10 +129,26 @@ export function parseLedger(text: string): { entries: LedgerEntry[]; damaged: nu
   for (const line of text.split('\n')) {
     if (line === '') continue
     try {
-      entries.push(JSON.parse(line) as LedgerEntry)
+      const value: unknown = JSON.parse(line)
+      if (isEntry(value)) entries.push(value)
+      else damaged += 1
     } catch {
       damaged += 1
     }
   }
   return { entries, damaged }
+}
+
+/** A ledger from its file and the one before it. */
+export function readLedger(path: string): { entries: LedgerEntry[]; damaged: number } {
+  const files = [`${path}.1`, path].filter((file) => existsSync(file))
+  return parseLedger(files.map((file) => readFileSync(file, 'utf8')).join(''))
+}
+
+/** A line that somebody else wrote, or a half of one, may be JSON and no entry all the same. */
+function isEntry(value: unknown): value is LedgerEntry {
+  if (typeof value !== 'object' || value === null) return false
+  const { time, command, errno, offset, length } = value as Partial<LedgerEntry>
+  const words = [time, command, errno].every((word) => typeof word === 'string')
+  return words && Number.isSafeInteger(offset) && Number.isSafeInteger(length)
 }

@@ -16,6 +16,8 @@ const SUM_CHARACTERS = 8
 /** What stands in a slot. */
 export interface Stored {
   readonly seq: number
+  /** The export that the image is served as; records of 0.1's first days do not tell. */
+  readonly name?: string
   readonly path: string
   readonly size: number
   /** /proc/sys/kernel/random/boot_id of the host when it was written. */
@@ -24,6 +26,8 @@ export interface Stored {
   readonly dirty: boolean
   readonly state: ExportState
   readonly errno: number
+  /** When the state began, in ms since the epoch. */
+  readonly since?: number
   readonly suspect: readonly (readonly [number, number])[]
 }
 

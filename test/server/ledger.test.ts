@@ -1,6 +1,6 @@
 // The ledger: neighbours become one line, nothing is lost in silence, and its disk may fail without hurting anybody.
 import assert from 'node:assert/strict'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { Ledger, ledgerPath, parseLedger } from '../../server/state/ledger.js'
@@ -54,7 +54,26 @@ describe('the ledger of an export', () => {
   })
 
   test('with damaged lines gives the others', () => {
-    const { entries, damaged } = parseLedger('{"offset":1}\n{"off\n\n{"offset":2}\n')
-    assert.deepEqual([entries.length, damaged], [2, 1])
+    const line =
+      '{"time":"2026-11-20T14:03:00.000Z","client":"unix","command":"read","offset":0,"length":1,"errno":"EIO","count":1}'
+    const { entries, damaged } = parseLedger(`${line}\n{"off\n\n{"offset":2}\nnull\n${line}\n`)
+    assert.deepEqual([entries.length, damaged], [2, 3])
+  })
+
+  test('keeps the latest runs in memory, those of earlier servers and those that could not be written as well', async () => {
+    const path = ledgerPath(folder.path, 'recent')
+    const earlier = new Ledger(path, () => assert.fail('nothing may be lost'))
+    earlier.note('unix', 'write', 'EIO', 0, 512)
+    await earlier.flush()
+    const ledger = new Ledger(path, () => {})
+    rmSync(folder.path, { recursive: true })
+    ledger.note('unix', 'write', 'ENOSPC', 4096, 512)
+    await ledger.flush()
+    ledger.note('unix', 'write', 'EFBIG', 8192, 512)
+    assert.deepEqual(
+      [...ledger.recent()].map(({ errno }) => errno),
+      ['EIO', 'ENOSPC', 'EFBIG'],
+    )
+    await ledger.flush()
   })
 })

@@ -1,0 +1,96 @@
+// One export, as close as one likes: what it is, how it fares, how much space it takes, its map and its charts.
+import type { DiskMap } from '../../exports/disk-map.js'
+import type { ExportView } from '../overview.js'
+import { Charts } from './charts.js'
+import { healthWords } from './exports.js'
+import { MapView } from './map-view.js'
+import { ago, byId, bytes, clock, grouped, plural, say, sayTerms, sectors, span } from './words.js'
+
+/** How often the map may be asked for anew while something changes. */
+const MAP_EVERY_MS = 2000
+
+export class Disk {
+  readonly #charts = new Charts()
+  readonly #map: MapView
+  #name: string | undefined
+  #drawnFor = ''
+  #drawnAt = 0
+
+  /** `located` is told where on an export something is wrong, in words. */
+  constructor(located: (name: string, words: string) => void) {
+    this.#map = new MapView((map) => {
+      this.#sayAllocated(map)
+      located(map.export, whereWords(map))
+    })
+  }
+
+  update(view: ExportView, time: string): void {
+    if (view.name !== this.#name) this.#open(view)
+    say(byId('disk-state', HTMLElement), healthWords(view))
+    byId('disk-state', HTMLElement).className = `state ${view.health}`
+    sayTerms(byId('facts', HTMLElement), facts(view))
+    this.#charts.push(view, time)
+    const changes = [view.writtenBytes, view.held, view.suspectBytes, ...view.errors.map(({ total }) => total)].join()
+    if (changes === this.#drawnFor || Date.now() - this.#drawnAt < MAP_EVERY_MS) return
+    this.#drawnFor = changes
+    this.#drawnAt = Date.now()
+    void this.#map.load()
+  }
+
+  #open(view: ExportView): void {
+    this.#name = view.name
+    this.#drawnAt = Date.now()
+    say(byId('disk-heading', HTMLElement), view.name)
+    say(byId('space-words', HTMLElement), '')
+    this.#map.show(view.name, view.size)
+    this.#charts.show(view.name).catch(() => undefined)
+  }
+
+  #sayAllocated({ data, size, exact, error }: DiskMap): void {
+    const allocated = data.reduce((sum, count) => sum + count, 0)
+    const share = size === 0 ? 0 : allocated / size
+    byId('space-used', HTMLElement).style.width = `${(share * 100).toFixed(2)}%`
+    const words =
+      error === undefined
+        ? `${exact ? '' : 'At least '}${bytes(allocated)} of ${bytes(size)} take space on the host; the guest may still fill ${bytes(size - allocated)}.`
+        : `Storage did not tell how much is allocated: ${error}.`
+    say(byId('space-words', HTMLElement), words)
+    byId('space-bar', HTMLElement).setAttribute('aria-label', words)
+  }
+}
+
+/** Where the marked ranges lie, from the first to the last. */
+function whereWords({ ranges, rangesOmitted }: DiskMap): string {
+  const [first] = ranges
+  if (first === undefined) return ''
+  const end = ranges.reduce((latest, { offset, length }) => Math.max(latest, offset + length), 0)
+  const count = ranges.length + rangesOmitted
+  const where = `${sectors(first.offset, end - first.offset)} (${bytes(first.offset)} to ${bytes(end)})`
+  return count === 1 ? `Where: ${where}.` : `Where: ${plural(count, 'range')} within ${where}.`
+}
+
+function errorWords({ errors }: ExportView): string {
+  if (errors.length === 0) return 'none since the server started'
+  const words = errors.map(({ command, errno, total }) => `${grouped(total)} ${command} ${errno}`)
+  const last =
+    errors
+      .map(({ recent }) => recent.last)
+      .sort()
+      .at(-1) ?? ''
+  return `${words.join(', ')}; last ${ago(last)}`
+}
+
+function facts(view: ExportView): [string, string][] {
+  const { size, path, inFlight, oldestRequestSeconds, held, heldSince, suspectBytes } = view
+  const oldest = oldestRequestSeconds === 0 ? '' : `, the oldest for ${span(oldestRequestSeconds)}`
+  const since = heldSince === undefined ? '' : ` since ${clock(heldSince)}`
+  return [
+    ['Image', path],
+    ['Size', `${bytes(size)}, ${plural(Math.ceil(size / 512), 'sector')}`],
+    ['With storage now', `${plural(inFlight, 'request')}${oldest}`],
+    ['Waiting for space', held === 0 ? 'none' : `${plural(held, 'write')}${since}`],
+    ['Suspect', suspectBytes === 0 ? 'nothing' : bytes(suspectBytes)],
+    ['Read and written', `${bytes(view.readBytes)}, ${bytes(view.writtenBytes)}`],
+    ['Failed requests', errorWords(view)],
+  ]
+}
