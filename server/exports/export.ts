@@ -33,7 +33,9 @@ import {
   HELD_AT,
   INJECTED_AT,
   INJECTING_AT,
+  LEDGER_LOST_AT,
   OLDEST_SINCE_AT,
+  RECORD_FAILED_AT,
   STATE_AT,
   SUSPECT_BYTES_AT,
   UNCLEAN_AT,
@@ -58,6 +60,8 @@ export interface ExportWitness {
   requestHangs(name: string, waiting: Waiting): void
   /** Requests that a lost connection left behind were dropped before the kernel had them. */
   requestsDropped(name: string, failure: Failure): void
+  /** Lines of the ledger could not be written. */
+  ledgerFailed(name: string, entries: number): void
 }
 
 /** A request that came to nothing. */
@@ -156,6 +160,7 @@ export class Export {
 
   #publish(): void {
     this.counters[SUSPECT_BYTES_AT] = this.durability.suspect.bytes
+    this.counters[RECORD_FAILED_AT] = this.durability.unrecorded ? 1 : 0
     this.counters[STATE_AT] = EXPORT_STATES.indexOf(this.durability.state)
   }
 
@@ -219,6 +224,12 @@ export class Export {
       failure.offset,
       failure.length,
     )
+  }
+
+  /** Lines of the ledger that could not be written. */
+  ledgerLost(entries: number): void {
+    count(this.counters, LEDGER_LOST_AT, entries)
+    this.#witness.ledgerFailed(this.name, entries)
   }
 
   /** Notes a request that was dropped with its connection. */

@@ -2,8 +2,8 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { OpenError } from '../../backends/index.js'
+import type { Observed } from './family.js'
 import type { HttpThreadData, HttpThreadReport } from './http-thread.js'
-import type { Observed } from './metric-families.js'
 
 export interface HttpAddress {
   readonly host: string
