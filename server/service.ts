@@ -13,10 +13,10 @@ import { ThreadedHost } from './io/threaded-host.js'
 import type { ListenAddress } from './nbd/listen.js'
 import { NbdServer } from './nbd/server.js'
 import { openTls } from './nbd/tls.js'
-import { HEARTBEAT_AT, serverCounters } from './observe/counters.js'
+import { HEARTBEAT_AT, pulseBlock, serverCounters } from './observe/counters.js'
+import type { Observed } from './observe/family.js'
 import { type HttpAddress, type HttpDoor, openHttp } from './observe/http.js'
 import { Log, LogOutput } from './observe/log.js'
-import type { Observed } from './observe/metric-families.js'
 import { takeStateDirectory } from './state/state-directory.js'
 import { VERSION } from './version.js'
 
@@ -38,6 +38,7 @@ class Service implements RunningService {
   readonly #log: Log
   readonly #directory = new ExportDirectory()
   readonly #counters = serverCounters()
+  readonly #pulse = pulseBlock()
   readonly #nbd: NbdServer
   readonly #placement: Placement
   readonly #undo: (() => void | Promise<void>)[] = []
@@ -47,8 +48,8 @@ class Service implements RunningService {
   constructor(config: Config) {
     const { limits, stateDirectory, logLevel, tls } = config
     this.#config = config
-    this.#output = new LogOutput(logLevel)
-    this.#log = new Log(this.#output.write)
+    this.#output = new LogOutput(logLevel, this.#counters)
+    this.#log = new Log(this.#output.write, this.#pulse)
     const log = this.#log
     const [directory, counters] = [this.#directory, this.#counters]
     this.#nbd = new NbdServer({ directory, counters, limits, log, tlsMode: tls.mode, tls: openTls(tls) })
@@ -126,7 +127,7 @@ class Service implements RunningService {
     const exports = [...this.#directory].map(({ name, face: { size, readOnly, counters }, host: { pulse } }) => {
       return { name, size, readOnly, path: paths.get(name) ?? '', counters, pulse }
     })
-    const observed: Observed = { version: VERSION, server: this.#counters, exports }
+    const observed: Observed = { version: VERSION, server: this.#counters, pulse: this.#pulse, exports }
     const { httpConnectionsMax: connectionsMax, httpWatchersMax: watchersMax } = limits
     const door = await openHttp(
       { ...http, names: httpNames, connectionsMax, watchersMax, observed },

@@ -35,7 +35,9 @@ import {
   HELD_SINCE_AT,
   INJECTED_AT,
   INJECTING_AT,
+  LEDGER_LOST_AT,
   OLDEST_SINCE_AT,
+  RECORD_FAILED_AT,
   STATE_AT,
   STATE_ERRNO_AT,
   STATE_SINCE_AT,
@@ -44,51 +46,13 @@ import {
 } from '../observe/counters.js'
 import type { Ledger, LedgerEntry } from '../state/ledger.js'
 import { Durability } from './durability.js'
-import type { DurableRecord } from './durable-record.js'
-import { SpaceHold, type SpacePolicy } from './space-hold.js'
-import { type Waiting, WaitingRequests } from './waiting.js'
+import type { ExportOptions, ExportWitness, Failure } from './export-options.js'
+import { SpaceHold } from './space-hold.js'
+import { WaitingRequests } from './waiting.js'
 import { WriteOrder } from './write-order.js'
 
 /** A request that storage keeps for longer than this is told of, once and then in sums. */
 const HUNG_MS = 10_000
-
-/** Told of everything that went wrong on an export; never blocks. */
-export interface ExportWitness {
-  /** A request was answered with an error. */
-  requestFailed(name: string, failure: Failure): void
-  /** The export's state changed for the worse; `reason` is a sentence. */
-  stateChanged(name: string, state: ExportState, reason: string): void
-  /** Storage has not answered a request for a long time. */
-  requestHangs(name: string, waiting: Waiting): void
-  /** Requests that a lost connection left behind were dropped before the kernel had them. */
-  requestsDropped(name: string, failure: Failure): void
-}
-
-/** A request that came to nothing. */
-export interface Failure {
-  /** Who asked, as the log names it. */
-  readonly client: string
-  /** The spec's number. */
-  readonly command: number
-  /** The host's errno, or the spec's value where candor itself refused; 0 for a request that was dropped. */
-  readonly errno: number
-  readonly offset: number
-  readonly length: number
-}
-
-export interface ExportOptions {
-  readonly name: string
-  /** For people; every client that may see the export reads it. */
-  readonly description?: string
-  readonly backend: Backend
-  /** Where the export's state outlives the server; without one it does not. */
-  readonly record?: DurableRecord | undefined
-  readonly readsSuspects?: boolean
-  readonly ledger?: Ledger | undefined
-  /** Default: ENOSPC is told at once. */
-  readonly onSpace?: SpacePolicy
-  readonly witness: ExportWitness
-}
 
 export class Export {
   readonly name: string
@@ -170,6 +134,7 @@ export class Export {
     if (state !== this.counters[STATE_AT]) this.counters[STATE_SINCE_AT] = state === 0 ? 0 : Date.now()
     this.counters[STATE_AT] = state
     this.counters[STATE_ERRNO_AT] = errnoOf(this.durability.failure)
+    this.counters[RECORD_FAILED_AT] = this.durability.unrecorded ? 1 : 0
   }
 
   get state(): ExportState {
@@ -240,6 +205,12 @@ export class Export {
   /** The latest failures in the ledger, oldest first; none where none is kept. */
   get failures(): Iterable<LedgerEntry> {
     return this.#ledger?.recent() ?? []
+  }
+
+  /** Lines of the ledger that could not be written. */
+  ledgerLost(entries: number): void {
+    count(this.counters, LEDGER_LOST_AT, entries)
+    this.#witness.ledgerFailed(this.name, entries)
   }
 
   /** Notes a request that was dropped with its connection. */

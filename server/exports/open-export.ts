@@ -34,7 +34,7 @@ export async function openExport(
   try {
     for (const warning of backend.warnings) log.warn({ export: name, path }, warning)
     const { record, found } = recordOf(config, backend, stateDirectory)
-    const ledger = ledgerOf(name, stateDirectory, log)
+    const ledger = ledgerOf(name, stateDirectory, (entries) => entry.ledgerLost(entries))
     const options = { name, backend, witness: log, record, onSpace, readsSuspects, ledger }
     const entry = new Export(options)
     if (inject.length > 0) {
@@ -58,11 +58,12 @@ export async function openExport(
   }
 }
 
-function ledgerOf(name: string, stateDirectory: string | undefined, log: Log): Ledger | undefined {
-  if (stateDirectory === undefined) return undefined
-  return new Ledger(ledgerPath(stateDirectory, name), (entries) =>
-    log.limited(`the ledger of export ${name} could not be written`, { entries }),
-  )
+function ledgerOf(
+  name: string,
+  stateDirectory: string | undefined,
+  onLost: (entries: number) => void,
+): Ledger | undefined {
+  return stateDirectory === undefined ? undefined : new Ledger(ledgerPath(stateDirectory, name), onLost)
 }
 
 function recordOf(

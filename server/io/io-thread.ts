@@ -13,9 +13,10 @@ function tell(message: FromThread): void {
   port?.postMessage(message)
 }
 
-const log = new Log((line) => tell({ kind: 'log', line }))
+const data = workerData as IoThreadData
+const log = new Log((line) => tell({ kind: 'log', line }), data.pulse)
 const host = new ExportHost({
-  ...(workerData as IoThreadData),
+  ...data,
   log,
   events: {
     connectionFaulted: (connection, fault) => tell({ kind: 'faulted', connection, fault }),

@@ -26,3 +26,8 @@ export function giveBuffer(buffer: Uint8Array): void {
   spares[size] ??= []
   if (spares[size].length * buffer.length < SPARE_BYTES_MAX) spares[size].push(buffer)
 }
+
+/** Bytes of one's own: Buffer's `slice` would share memory with the slab. */
+export function copyOf(bytes: Uint8Array, at: number, length: number): Uint8Array {
+  return Uint8Array.prototype.slice.call(bytes, at, at + length)
+}

@@ -2,6 +2,7 @@
 // backend's word; changes that overlap go in order of arrival, whichever connection they came on.
 
 import {
+  commandIndex,
   type DecodedRequest,
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
@@ -18,13 +19,15 @@ import {
 import { DONE, EIO, errnoOf, type Outcome, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { isSpaceError } from '../exports/space-hold.js'
-import { count, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
+import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
+import type { Latency } from '../observe/latency.js'
 import type { BlockStatus } from './block-status.js'
 import { encodeReadHeader, encodeReadRuns, readHeaderBytes } from './replies.js'
 import { changesImage } from './validation.js'
 
 /** Where the answers go: the transmission that the requests came from. */
 export interface SlowAnswers {
+  readonly latency: Latency
   done(request: DecodedRequest): void
   /** A whole reply with data, in buffers that are given away. */
   data(parts: readonly Uint8Array[]): void
@@ -83,9 +86,13 @@ export class SlowRequests {
     const bytes = payload.length + (own.type === NBD_CMD_READ ? own.length : 0)
     this.#count += 1
     this.#bytes += bytes
+    const { latency } = this.#answers
+    const { sinceMs } = latency
+    count(this.#export.counters, DEFERRED_AT + commandIndex(own.type))
     count(this.#export.counters, IN_FLIGHT_AT)
     const waiting = this.#export.waiting.enter(own.type)
-    void this.#run(own, payload).then(() => {
+    void this.#run(own, payload).then((outcome) => {
+      if (outcome !== undefined) latency.answered(own.type, outcome, sinceMs)
       this.#export.waiting.leave(waiting)
       this.#count -= 1
       this.#bytes -= bytes
@@ -94,29 +101,38 @@ export class SlowRequests {
     })
   }
 
-  async #run(request: DecodedRequest, payload: Uint8Array): Promise<void> {
+  /** What came of it; undefined when it was dropped, or done for nobody. */
+  async #run(request: DecodedRequest, payload: Uint8Array): Promise<Outcome | undefined> {
     if (request.type === NBD_CMD_READ) return this.#read(request)
     if (request.type === NBD_CMD_BLOCK_STATUS) return this.#blockStatus(request, payload)
     const outcome = changesImage(request.type) ? await this.#change(request, payload) : await this.#other(request)
-    if (outcome === undefined) return
-    if (outcome !== DONE) this.#failed(request, outcome)
-    else if (!this.#lost) this.#answers.done(request)
+    if (outcome === undefined) return undefined
+    if (outcome !== DONE) return this.#failed(request, outcome)
+    if (this.#lost) return undefined
+    this.#answers.done(request)
+    return DONE
   }
 
   /** When nobody hears the answer any more, the operator does all the same. */
-  #failed(request: DecodedRequest, outcome: Outcome): void {
-    if (!this.#lost) return this.#answers.failed(request, outcome)
+  #failed(request: DecodedRequest, outcome: Outcome): Outcome | undefined {
     const { type, offset, length } = request
-    if (isSpaceError(outcome)) this.#dropped(request)
+    if (this.#lost && isSpaceError(outcome)) return this.#dropped(request)
+    if (!this.#lost) this.#answers.failed(request, outcome)
     else this.#export.failed({ client: this.#client, command: type, errno: errnoOf(outcome), offset, length })
+    return outcome
   }
 
-  async #read(request: DecodedRequest): Promise<void> {
+  #data(parts: readonly Uint8Array[]): Outcome | undefined {
+    if (this.#lost) return undefined
+    this.#answers.data(parts)
+    return DONE
+  }
+
+  async #read(request: DecodedRequest): Promise<Outcome | undefined> {
     const reply = await this.#readUnharmed(request)
     if (typeof reply === 'number') return this.#failed(request, reply)
-    if (this.#lost) return
-    count(this.#export.counters, READ_BYTES_AT, request.length)
-    this.#answers.data(reply)
+    if (!this.#lost) count(this.#export.counters, READ_BYTES_AT, request.length)
+    return this.#data(reply)
   }
 
   /** Bytes that were read before a failure may have been lost by then, and written again since: they are read anew. */
@@ -162,10 +178,9 @@ export class SlowRequests {
     return [read.buffer.subarray(at, read.start + request.length)]
   }
 
-  async #blockStatus(request: DecodedRequest, payload: Uint8Array): Promise<void> {
+  async #blockStatus(request: DecodedRequest, payload: Uint8Array): Promise<Outcome | undefined> {
     const reply = await this.#status.answer(request, payload)
-    if (typeof reply === 'number') this.#failed(request, reply)
-    else if (!this.#lost) this.#answers.data([reply])
+    return typeof reply === 'number' ? this.#failed(request, reply) : this.#data([reply])
   }
 
   /** undefined: dropped with its connection, before the kernel had it. */

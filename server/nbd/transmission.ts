@@ -3,11 +3,9 @@
 
 import {
   commandIndex,
-  commandName,
   type DecodedRequest,
   decodeRequest,
   emptyRequest,
-  errorName,
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_DISC,
   NBD_CMD_FLAG_FUA,
@@ -19,12 +17,14 @@ import {
   type ReplyStyle,
   requestHeaderBytes,
 } from 'nbd-protocol'
-import { DONE, EIO, errnoName, errnoOf, type Outcome, WOULD_BLOCK } from '../../backends/index.js'
+import { DONE, EIO, errnoOf, type Outcome, WOULD_BLOCK } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { isSpaceError } from '../exports/space-hold.js'
 import { count, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
+import { Latency } from '../observe/latency.js'
 import { BlockStatus } from './block-status.js'
-import { nbdErrorOf } from './nbd-errno.js'
+import { copyOf } from './buffer-pool.js'
+import { hostSays, nbdErrorOf, refusalSays } from './nbd-errno.js'
 import { encodeReadHeader, readHeaderBytes, replyDone, replyError } from './replies.js'
 import type { ReplyBatch } from './reply-batch.js'
 import { type SlowAnswers, SlowRequests } from './slow-requests.js'
@@ -52,6 +52,7 @@ export class Transmission implements SlowAnswers {
   readonly #request = emptyRequest()
   readonly #headerBytes: number
   readonly #readHeaderBytes: number
+  readonly latency: Latency
   #inspected = false
   #serving = false
   #draining = false
@@ -72,6 +73,7 @@ export class Transmission implements SlowAnswers {
     this.#headerBytes = requestHeaderBytes(this.#extended)
     this.#readHeaderBytes = readHeaderBytes(style)
     this.#status = new BlockStatus(served, style, contexts)
+    this.latency = new Latency(served.counters)
     this.#slow = new SlowRequests(served, this.#status, this, limits, client)
   }
 
@@ -95,11 +97,13 @@ export class Transmission implements SlowAnswers {
    */
   serve(bytes: Uint8Array, view: DataView, at: number, end: number): number {
     this.#serving = true
+    this.latency.arrived()
     try {
       return this.#serve(bytes, view, at, end)
     } finally {
       this.#serving = false
       this.#batch.flush()
+      this.latency.handedOver()
     }
   }
 
@@ -132,8 +136,10 @@ export class Transmission implements SlowAnswers {
   /** Answers a request whose payload was too large to be kept, and was thrown away as it came. */
   refuseOversize(request: DecodedRequest): void {
     count(this.#export.counters, REQUESTS_AT + commandIndex(request.type))
+    this.latency.arrived()
     this.#refuse(request, NBD_EINVAL)
     this.#batch.flush()
+    this.latency.handedOver()
   }
 
   #take(request: DecodedRequest, bytes: Uint8Array, at: number): void {
@@ -168,6 +174,7 @@ export class Transmission implements SlowAnswers {
     encodeReadHeader(this.#batch.view, at, this.#style, request)
     this.#batch.commit(start + length)
     count(counters, READ_BYTES_AT, length)
+    this.latency.served(NBD_CMD_READ)
   }
 
   #write(request: DecodedRequest, bytes: Uint8Array, at: number): void {
@@ -205,15 +212,16 @@ export class Transmission implements SlowAnswers {
   /** The request's own fault, or the server's leaving: the image was not asked. */
   #refuse(request: DecodedRequest, error: number): void {
     this.#note(request, error)
-    const text = `${commandName(request.type)} at ${request.offset} for ${request.length} bytes was refused: ${errorName(error)}`
-    replyError(this.#batch, this.#style, request, error, text)
+    this.latency.refused(request.type)
+    replyError(this.#batch, this.#style, request, error, refusalSays(request, error))
   }
 
   // What follows is also how SlowRequests answers; outside of a serving turn the batch has to be sent.
 
   done(request: DecodedRequest): void {
     replyDone(this.#batch, this.#style, request)
-    if (!this.#serving) this.#batch.flushSoon()
+    if (this.#serving) this.latency.served(request.type)
+    else this.#batch.flushSoon()
   }
 
   data(parts: readonly Uint8Array[]): void {
@@ -226,7 +234,8 @@ export class Transmission implements SlowAnswers {
     const suspect = type === NBD_CMD_READ ? this.#export.firstSuspect(offset, length) : undefined
     const text = suspect === undefined ? hostSays(type, outcome) : 'these bytes may have been lost; write them again'
     replyError(this.#batch, this.#style, request, nbdErrorOf(outcome), text, suspect)
-    if (!this.#serving) this.#batch.flushSoon()
+    if (this.#serving) this.latency.failed(type, outcome)
+    else this.#batch.flushSoon()
   }
 
   settled(): void {
@@ -236,13 +245,4 @@ export class Transmission implements SlowAnswers {
   #note({ type, offset, length }: DecodedRequest, errno: number): void {
     this.#export.failed({ client: this.#client, command: type, errno, offset, length })
   }
-}
-
-function hostSays(type: number, outcome: Outcome): string {
-  return `${commandName(type)} failed: ${errnoName(errnoOf(outcome))} on the host`
-}
-
-/** Buffer's own `slice` shares memory with the slab; this never does. */
-function copyOf(bytes: Uint8Array, at: number, length: number): Uint8Array {
-  return Uint8Array.prototype.slice.call(bytes, at, at + length)
 }

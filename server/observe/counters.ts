@@ -3,6 +3,7 @@
 
 import { COMMANDS, commandIndex } from 'nbd-protocol'
 import { ERRNOS } from '../../backends/index.js'
+import { LATENCY_SLOTS, OUTCOMES } from './latency-buckets.js'
 
 // Places in an export's block.
 export const REQUESTS_AT = 0
@@ -21,8 +22,12 @@ export const OLDEST_SINCE_AT = INJECTING_AT + 1
 export const STATE_SINCE_AT = OLDEST_SINCE_AT + 1
 export const STATE_ERRNO_AT = STATE_SINCE_AT + 1
 export const HELD_SINCE_AT = STATE_ERRNO_AT + 1
-export const ERRORS_AT = HELD_SINCE_AT + 1
-const EXPORT_SLOTS = ERRORS_AT + COMMANDS * ERRNOS
+export const RECORD_FAILED_AT = HELD_SINCE_AT + 1
+export const LEDGER_LOST_AT = RECORD_FAILED_AT + 1
+export const DEFERRED_AT = LEDGER_LOST_AT + 1
+export const ERRORS_AT = DEFERRED_AT + COMMANDS
+const LATENCY_AT = ERRORS_AT + COMMANDS * ERRNOS
+const EXPORT_SLOTS = LATENCY_AT + COMMANDS * OUTCOMES.length * LATENCY_SLOTS
 
 /** States of an export, in the order of their numbers at STATE_AT. */
 export const EXPORT_STATES = ['ok', 'degraded', 'detached'] as const
@@ -52,7 +57,8 @@ export const CONNECTIONS_AT = 0
 export const CONNECTIONS_TOTAL_AT = 1
 export const CONNECTIONS_REFUSED_AT = 2
 export const HEARTBEAT_AT = 3
-export const HANDSHAKE_FAILURES_AT = 4
+export const LOG_LOST_AT = 4
+export const HANDSHAKE_FAILURES_AT = 5
 export const PROTOCOL_ERRORS_AT = HANDSHAKE_FAILURES_AT + HANDSHAKE_FAILURES.length
 const SERVER_SLOTS = PROTOCOL_ERRORS_AT + PROTOCOL_ERRORS.length
 
@@ -71,14 +77,24 @@ export function serverCounters(): Counters {
   return sharedBlock(SERVER_SLOTS)
 }
 
-/** [ms since the epoch of a thread's last beat]. */
+// Places in a thread's block.
+/** ms since the epoch of its last beat. */
+export const PULSE_AT = 0
+/** Log lines that were summed up instead of told. */
+export const REPEATED_AT = 1
+
 export function pulseBlock(): Counters {
-  return sharedBlock(1)
+  return sharedBlock(2)
 }
 
 /** The place of an error counter: command by the spec's number, the host's errno. */
 export function errorAt(command: number, errno: number): number {
   return ERRORS_AT + commandIndex(command) * ERRNOS + (errno < ERRNOS ? errno : 0)
+}
+
+/** Where the histogram of a command (its row) and an outcome begins; `place` = row * OUTCOMES.length + outcome. */
+export function latencyAt(place: number): number {
+  return LATENCY_AT + place * LATENCY_SLOTS
 }
 
 /** Adds to one place; absent places do not exist, so that the type checker's doubt is settled here. */

@@ -1,6 +1,6 @@
 // What the HTTP thread and the thread that started it tell each other.
 import type { ControlReply, ControlRequest } from '../control/export-actions.js'
-import type { Observed } from './metric-families.js'
+import type { Observed } from './family.js'
 
 /** What the HTTP thread is started with. */
 export interface HttpThreadData {

@@ -4,8 +4,8 @@ import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { OpenError } from '../../backends/index.js'
 import { type ControlReply, type ControlRequest, failed } from '../control/export-actions.js'
+import type { Observed } from './family.js'
 import { type FromHttp, type HttpThreadData, READING_COMMANDS, type ToHttp } from './http-messages.js'
-import type { Observed } from './metric-families.js'
 
 export interface HttpAddress {
   readonly host: string

@@ -5,8 +5,9 @@
 import { commandName } from 'nbd-protocol'
 import { type Logger, pino } from 'pino'
 import { errnoName } from '../../backends/index.js'
-import type { ExportWitness, Failure } from '../exports/export.js'
+import type { ExportWitness, Failure } from '../exports/export-options.js'
 import type { Waiting } from '../exports/waiting.js'
+import { type Counters, count, LOG_LOST_AT, pulseBlock, REPEATED_AT, serverCounters } from './counters.js'
 
 /** How often repeated events are summed up. */
 const SUMMARY_MS = 10_000
@@ -41,7 +42,9 @@ export class LogOutput {
   readonly #logger: Logger
   readonly #destination = pino.destination({ fd: 2, sync: false, maxLength: BACKLOG_BYTES_MAX })
 
-  constructor(level: LogLevel) {
+  /** `counters` are those of the server, where lines that were lost are counted. */
+  constructor(level: LogLevel, counters = serverCounters()) {
+    this.#destination.on('drop', () => count(counters, LOG_LOST_AT))
     this.#logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, this.#destination)
   }
 
@@ -66,9 +69,12 @@ export class Log implements ExportWitness {
   readonly write: LogSink
   readonly #repeated = new Map<string, Repeated>()
   readonly #timer: NodeJS.Timeout
+  readonly #pulse: Counters
 
-  constructor(sink: LogSink) {
+  /** `pulse` is that of its thread, where lines that were only summed up are counted. */
+  constructor(sink: LogSink, pulse = pulseBlock()) {
     this.write = sink
+    this.#pulse = pulse
     this.#timer = setInterval(() => this.summarize(), SUMMARY_MS)
     this.#timer.unref()
   }
@@ -88,9 +94,12 @@ export class Log implements ExportWitness {
   /** Tells the first of its kind at once, and the number of the others at the next summary. */
   limited(kind: string, details: object): void {
     const known = this.#repeated.get(kind)
-    if (known !== undefined) known.count += 1
-    else if (this.#repeated.size >= KINDS_MAX && kind !== FURTHER_KINDS) this.limited(FURTHER_KINDS, {})
-    else {
+    if (known !== undefined) {
+      known.count += 1
+      count(this.#pulse, REPEATED_AT)
+    } else if (this.#repeated.size >= KINDS_MAX && kind !== FURTHER_KINDS) {
+      this.limited(FURTHER_KINDS, {})
+    } else {
       this.#repeated.set(kind, { count: 0, details })
       this.warn(details, kind)
     }
@@ -125,6 +134,10 @@ export class Log implements ExportWitness {
   requestsDropped(name: string, { client, command, offset, length }: Failure): void {
     const kind = `${commandName(command)} dropped on export ${name}: its connection was lost before it began`
     this.limited(kind, { export: name, client, command: commandName(command), offset, length })
+  }
+
+  ledgerFailed(name: string, entries: number): void {
+    this.limited(`the ledger of export ${name} could not be written`, { export: name, entries })
   }
 
   /** The last summary. */

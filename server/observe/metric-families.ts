@@ -1,118 +1,41 @@
-// Every metric of candor as a row: its name, what it means, and where its numbers are read.
-
-import { COMMANDS, commandName } from 'nbd-protocol'
-import { ERRNOS, errnoName } from '../../backends/index.js'
+// Every metric of candor as a row: its name, what it means, and where its numbers are read (docs/metrics.md).
 import {
   CONNECTIONS_AT,
   CONNECTIONS_REFUSED_AT,
   CONNECTIONS_TOTAL_AT,
-  type Counters,
   DROPPED_AT,
-  EXPORT_STATES,
-  errorAt,
   HANDSHAKE_FAILURES,
   HANDSHAKE_FAILURES_AT,
   HELD_AT,
   IN_FLIGHT_AT,
   INJECTED_AT,
   INJECTING_AT,
-  OLDEST_SINCE_AT,
+  LEDGER_LOST_AT,
   PROTOCOL_ERRORS,
   PROTOCOL_ERRORS_AT,
   READ_BYTES_AT,
-  REQUESTS_AT,
-  STATE_AT,
+  RECORD_FAILED_AT,
   SUSPECT_BYTES_AT,
   UNCLEAN_AT,
   WRITTEN_BYTES_AT,
 } from './counters.js'
-
-/** What the HTTP thread is told of one export. */
-export interface ObservedExport {
-  readonly name: string
-  readonly size: number
-  readonly readOnly: boolean
-  /** Where the image lies. */
-  readonly path: string
-  readonly counters: Counters
-  /** [ms since the epoch of its thread's last beat]. */
-  readonly pulse: Counters
-}
-
-export interface Observed {
-  readonly version: string
-  readonly server: Counters
-  readonly exports: readonly ObservedExport[]
-}
-
-export interface Sample {
-  readonly labels: Readonly<Record<string, string>>
-  readonly value: number
-}
-
-type Collect = (observed: Observed) => Iterable<Sample>
-
-export interface Family {
-  readonly name: string
-  readonly help: string
-  readonly type: 'counter' | 'gauge'
-  readonly collect: Collect
-}
-
-function* perExport(observed: Observed, at: number): Iterable<Sample> {
-  for (const { name, counters } of observed.exports) yield { labels: { export: name }, value: counters[at] ?? 0 }
-}
-
-function* ages({ exports }: Observed): Iterable<Sample> {
-  for (const { name, counters } of exports) {
-    const since = counters[OLDEST_SINCE_AT] ?? 0
-    yield { labels: { export: name }, value: since === 0 ? 0 : Math.max(0, Date.now() - since) / 1000 }
-  }
-}
-
-function* pulses({ exports }: Observed): Iterable<Sample> {
-  for (const { name, pulse } of exports) {
-    yield { labels: { export: name }, value: Math.max(0, Date.now() - (pulse[0] ?? 0)) / 1000 }
-  }
-}
-
-function* requests({ exports }: Observed): Iterable<Sample> {
-  for (const { name, counters } of exports) {
-    for (let command = 0; command < COMMANDS; command++) {
-      const value = counters[REQUESTS_AT + command] ?? 0
-      if (value > 0) yield { labels: { export: name, frontend: 'nbd', command: commandName(command) }, value }
-    }
-  }
-}
-
-function* errors({ exports }: Observed): Iterable<Sample> {
-  for (const { name, counters } of exports) {
-    for (let command = 0; command < COMMANDS; command++) {
-      for (let errno = 0; errno < ERRNOS; errno++) {
-        const value = counters[errorAt(command, errno)] ?? 0
-        if (value === 0) continue
-        yield { labels: { export: name, command: commandName(command), errno: errnoName(errno) }, value }
-      }
-    }
-  }
-}
-
-function* states({ exports }: Observed): Iterable<Sample> {
-  for (const { name, counters } of exports) {
-    const now = counters[STATE_AT] ?? 0
-    for (const [index, state] of EXPORT_STATES.entries()) {
-      yield { labels: { export: name, state }, value: index === now ? 1 : 0 }
-    }
-  }
-}
-
-function* byReason({ server }: Observed, reasons: readonly string[], at: number): Iterable<Sample> {
-  for (const [index, reason] of reasons.entries()) yield { labels: { reason }, value: server[at + index] ?? 0 }
-}
-
-function single(at: number): Collect {
-  return ({ server }) => [{ labels: {}, value: server[at] ?? 0 }]
-}
+import { type Family, perExport } from './family.js'
+import {
+  ages,
+  buildInfo,
+  byReason,
+  DURATION,
+  deferred,
+  durations,
+  errors,
+  heartbeatAge,
+  logLines,
+  pulses,
+  requests,
+  single,
+  sizes,
+  states,
+} from './metric-samples.js'
 
 /** All of them, in the order in which they are shown. */
 export const FAMILIES: readonly Family[] = [
@@ -127,6 +50,18 @@ export const FAMILIES: readonly Family[] = [
     help: "Requests answered with an error, by export, command and the host's errno.",
     type: 'counter',
     collect: errors,
+  },
+  {
+    name: DURATION,
+    help: 'From the arrival of a request, with the batch that it came in, until its reply was handed over.',
+    type: 'histogram',
+    collect: durations,
+  },
+  {
+    name: 'candor_requests_deferred_total',
+    help: 'Requests that were not answered in the turn in which they arrived: storage had to be waited for.',
+    type: 'counter',
+    collect: deferred,
   },
   {
     name: 'candor_read_bytes_total',
@@ -159,6 +94,12 @@ export const FAMILIES: readonly Family[] = [
     collect: pulses,
   },
   {
+    name: 'candor_requests_held',
+    help: 'Requests that wait for space on the host.',
+    type: 'gauge',
+    collect: (observed) => perExport(observed, HELD_AT),
+  },
+  {
     name: 'candor_requests_dropped_total',
     help: 'Requests dropped before storage had them, because their connection was lost.',
     type: 'counter',
@@ -168,7 +109,13 @@ export const FAMILIES: readonly Family[] = [
     name: 'candor_export_size_bytes',
     help: 'Size of the export as clients see it.',
     type: 'gauge',
-    collect: ({ exports }) => exports.map(({ name, size }) => ({ labels: { export: name }, value: size })),
+    collect: sizes,
+  },
+  {
+    name: 'candor_export_state',
+    help: 'The state of the export: 1 for the one it is in.',
+    type: 'gauge',
+    collect: states,
   },
   {
     name: 'candor_export_suspect_bytes',
@@ -177,10 +124,22 @@ export const FAMILIES: readonly Family[] = [
     collect: (observed) => perExport(observed, SUSPECT_BYTES_AT),
   },
   {
-    name: 'candor_injected_faults_total',
-    help: 'Requests that a fault injection rule hit.',
+    name: 'candor_export_unclean_end',
+    help: '1 when the last server of the image, or its host, went down while it was served.',
+    type: 'gauge',
+    collect: (observed) => perExport(observed, UNCLEAN_AT),
+  },
+  {
+    name: 'candor_export_record_failed',
+    help: '1 when the record of the image in the state directory cannot be written: every command answers EIO.',
+    type: 'gauge',
+    collect: (observed) => perExport(observed, RECORD_FAILED_AT),
+  },
+  {
+    name: 'candor_ledger_entries_lost_total',
+    help: 'Entries of the ledger of failed requests that could not be written.',
     type: 'counter',
-    collect: (observed) => perExport(observed, INJECTED_AT),
+    collect: (observed) => perExport(observed, LEDGER_LOST_AT),
   },
   {
     name: 'candor_injection_rules',
@@ -189,26 +148,14 @@ export const FAMILIES: readonly Family[] = [
     collect: (observed) => perExport(observed, INJECTING_AT),
   },
   {
-    name: 'candor_requests_held',
-    help: 'Requests that wait for space on the host.',
-    type: 'gauge',
-    collect: (observed) => perExport(observed, HELD_AT),
-  },
-  {
-    name: 'candor_export_unclean_end',
-    help: '1 when the last server of the image, or its host, went down while it was served.',
-    type: 'gauge',
-    collect: (observed) => perExport(observed, UNCLEAN_AT),
-  },
-  {
-    name: 'candor_export_state',
-    help: 'The state of the export: 1 for the one it is in.',
-    type: 'gauge',
-    collect: states,
+    name: 'candor_injected_faults_total',
+    help: 'Requests that a fault injection rule hit.',
+    type: 'counter',
+    collect: (observed) => perExport(observed, INJECTED_AT),
   },
   { name: 'candor_connections', help: 'Connections open now.', type: 'gauge', collect: single(CONNECTIONS_AT) },
   {
-    name: 'candor_connections_total',
+    name: 'candor_connections_accepted_total',
     help: 'Connections accepted.',
     type: 'counter',
     collect: single(CONNECTIONS_TOTAL_AT),
@@ -223,18 +170,30 @@ export const FAMILIES: readonly Family[] = [
     name: 'candor_handshake_failures_total',
     help: 'Connections that ended before transmission, by reason.',
     type: 'counter',
-    collect: (observed) => byReason(observed, HANDSHAKE_FAILURES, HANDSHAKE_FAILURES_AT),
+    collect: byReason(HANDSHAKE_FAILURES, HANDSHAKE_FAILURES_AT),
   },
   {
     name: 'candor_protocol_errors_total',
     help: 'Connections ended in transmission because the peer broke the protocol, by reason.',
     type: 'counter',
-    collect: (observed) => byReason(observed, PROTOCOL_ERRORS, PROTOCOL_ERRORS_AT),
+    collect: byReason(PROTOCOL_ERRORS, PROTOCOL_ERRORS_AT),
+  },
+  {
+    name: 'candor_log_lines_suppressed_total',
+    help: 'Lines that the log does not have: repeated ones, which it sums up, and those that found its reader too slow.',
+    type: 'counter',
+    collect: logLines,
+  },
+  {
+    name: 'candor_heartbeat_age_seconds',
+    help: 'How long ago the main thread beat, once a second: it accepts connections and answers candor ctl.',
+    type: 'gauge',
+    collect: heartbeatAge,
   },
   {
     name: 'candor_build_info',
     help: 'Always 1; the labels tell the version.',
     type: 'gauge',
-    collect: ({ version }) => [{ labels: { version, node: process.versions.node }, value: 1 }],
+    collect: buildInfo,
   },
 ]

@@ -18,7 +18,7 @@ import {
   UNCLEAN_AT,
   WRITTEN_BYTES_AT,
 } from './counters.js'
-import type { ObservedExport } from './metric-families.js'
+import type { ObservedExport } from './family.js'
 import type { ErrorEpisode, Rates, Watch } from './watch.js'
 
 /** Storage that keeps a request for longer than this hangs. */

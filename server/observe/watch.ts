@@ -3,7 +3,7 @@
 import { COMMANDS, commandName } from 'nbd-protocol'
 import { ERRNOS, errnoName } from '../../backends/index.js'
 import { type Counters, ERRORS_AT, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from './counters.js'
-import type { Observed, ObservedExport } from './metric-families.js'
+import type { Observed, ObservedExport } from './family.js'
 
 /** Seconds that the charts go back. */
 export const HISTORY_SECONDS = 300

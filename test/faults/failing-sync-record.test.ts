@@ -133,6 +133,7 @@ test('when the record cannot be stored any more, every command of the export is 
   await refused(client.trim(0, MIB), NBD_EIO)
   await refused(client.writeZeroes(0, MIB), NBD_EIO)
   await refused(client.flush(), NBD_EIO)
+  assert.equal((await candor.metrics()).get(`candor_export_record_failed{export="${NAME}"}`), 1)
   const otherClient = await attach(candor.uris[1] ?? '')
   await otherClient.write(0, stamped(0, MIB))
   await otherClient.flush()

@@ -2,7 +2,7 @@
 import { after } from 'node:test'
 import { RequestError } from 'nbd-protocol'
 import { type FaultPlan, type Operation, openBackend, withFaults } from '../../backends/index.js'
-import type { ExportOptions } from '../../server/exports/export.js'
+import type { ExportOptions } from '../../server/exports/export-options.js'
 import { type InProcess, serveInProcess } from './in-process.js'
 
 const SIZE = 8 << 20

@@ -1,0 +1,60 @@
+// What a metric is, and what is observed: the exports whose shared counters it reads. Law: the series of an export that
+// no client has used are left out while they are 0, or a thousand exports would fill every scrape.
+import { COMMANDS } from 'nbd-protocol'
+import { type Counters, REQUESTS_AT } from './counters.js'
+
+/** What the HTTP thread is told of one export. */
+export interface ObservedExport {
+  readonly name: string
+  readonly size: number
+  readonly readOnly: boolean
+  /** Where the image lies. */
+  readonly path: string
+  readonly counters: Counters
+  /** Of its thread. */
+  readonly pulse: Counters
+}
+
+export interface Observed {
+  readonly version: string
+  readonly server: Counters
+  /** Of the main thread. */
+  readonly pulse: Counters
+  readonly exports: readonly ObservedExport[]
+}
+
+export interface Sample {
+  readonly labels: Readonly<Record<string, string>>
+  readonly value: number
+  /** Labels of several samples, one object for all of them: they are rendered once. */
+  readonly sharedLabels?: Readonly<Record<string, string>>
+  /** Of the series, where it is not the family's: those of a histogram have several. */
+  readonly metricName?: string
+}
+
+export type Collect = (observed: Observed) => Iterable<Sample>
+
+export interface Family {
+  readonly name: string
+  readonly help: string
+  readonly type: 'counter' | 'gauge' | 'histogram'
+  readonly collect: Collect
+}
+
+export function requestsOf(counters: Counters, command: number): number {
+  return counters[REQUESTS_AT + command] ?? 0
+}
+
+/** A client has asked something of it. */
+export function isUsed(counters: Counters): boolean {
+  for (let command = 0; command < COMMANDS; command++) if (requestsOf(counters, command) > 0) return true
+  return false
+}
+
+/** One number of each export. */
+export function* perExport({ exports }: Observed, at: number): Iterable<Sample> {
+  for (const { name, counters } of exports) {
+    const value = counters[at] ?? 0
+    if (value !== 0 || isUsed(counters)) yield { labels: { export: name }, value }
+  }
+}
