@@ -36,3 +36,4 @@ export { duplicateDescriptor, endAtOnce, sendDatagram, socketPair } from './nati
 export * from './outcome.js'
 export { lockFile } from './sparse-file/image-lock.js'
 export { closeImage, createImage, type ImageOptions, type OpenedImage, openImage } from './sparse-file/open-image.js'
+export { type Storage, storageBackend } from './storage-backend.js'

@@ -6,7 +6,7 @@ import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const FOLDERS = ['protocol', 'backends', 'server', 'bench', 'test', 'tools']
+const FOLDERS = ['protocol', 'backends', 'server', 'bench', 'examples', 'test', 'tools']
 const LEFT_OUT = new Set(['node_modules', 'dist', 'build'])
 const FILE_LINES_MAX = 250
 const FUNCTION_LINES_MAX = 50
