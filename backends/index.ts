@@ -8,14 +8,14 @@ import { openSparseFile, sparseFileOn } from './sparse-file/sparse-file.js'
 export interface BackendOptions {
   readonly 'sparse-file': ImageOptions
   /** An image that `openImage` opened and locked, perhaps in another thread; it is the backend's from here on. */
-  readonly 'opened-image': { readonly image: OpenedImage; readonly readOnly: boolean }
+  readonly 'opened-image': { readonly image: OpenedImage } & Pick<ImageOptions, 'readOnly' | 'engine'>
   /** `size` in bytes. */
   readonly memory: { readonly size: number }
 }
 
 const KINDS: { readonly [Kind in keyof BackendOptions]: (options: BackendOptions[Kind]) => Promise<Backend> } = {
   'sparse-file': openSparseFile,
-  'opened-image': async ({ image, readOnly }) => sparseFileOn(image, readOnly),
+  'opened-image': async ({ image, ...how }) => sparseFileOn(image, how),
   memory: async ({ size }) => openMemory(size),
 }
 
@@ -33,6 +33,7 @@ export * from './errno.js'
 export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.js'
 export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'
 export { duplicateDescriptor, endAtOnce, sendDatagram, socketPair } from './native/file-io.js'
+export { type ChosenEngine, chooseIoEngine, IO_ENGINES, type IoEngineWish } from './native/io-engine.js'
 export * from './outcome.js'
 export { lockFile } from './sparse-file/image-lock.js'
 export { closeImage, createImage, type ImageOptions, type OpenedImage, openImage } from './sparse-file/open-image.js'

@@ -2,7 +2,7 @@
 // that names the thing and the remedy, before anything is opened.
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import type { InjectionRule } from '../backends/index.js'
+import type { InjectionRule, IoEngineWish } from '../backends/index.js'
 import { type AccessRules, parseNetwork } from './exports/access.js'
 import type { SpacePolicy } from './exports/space-hold.js'
 import { type Limits, limitsOf } from './limits.js'
@@ -34,6 +34,7 @@ export interface ExportConfig {
   readonly inject: readonly InjectionRule[]
   /** Bytes that may be lost are read as if they were not. */
   readonly readsSuspects: boolean
+  readonly ioEngine: IoEngineWish
 }
 
 export interface Config {
@@ -45,6 +46,7 @@ export interface Config {
   /** undefined: none is kept. */
   readonly stateDirectory: string | undefined
   readonly logLevel: LogLevel
+  readonly ioEngine: IoEngineWish
   readonly tls: TlsConfig
   readonly limits: Limits
   /** Most I/O threads. */
@@ -64,6 +66,7 @@ export interface ServeFlags {
   readonly 'log-level'?: LogLevel
   readonly 'on-enospc'?: string
   readonly inject?: readonly string[]
+  readonly 'io-engine'?: IoEngineWish
   readonly 'suspect-reads'?: 'refuse' | 'allow'
   readonly 'allow-clients'?: readonly string[]
   readonly 'allow-subjects'?: readonly string[]
@@ -141,6 +144,7 @@ function exportsOf(flags: ServeFlags): ExportConfig[] {
     onSpace,
     inject,
     readsSuspects: flags['suspect-reads'] === 'allow',
+    ioEngine: flags['io-engine'] ?? 'auto',
   }))
 }
 
@@ -199,6 +203,7 @@ export function configOf(flags: ServeFlags, activated: readonly ActivatedSocket[
     httpNames: (flags['http-name'] ?? []).map(parseHostName),
     stateDirectory: stateDirectory === 'none' ? undefined : stateDirectory,
     logLevel: flags['log-level'] ?? 'info',
+    ioEngine: flags['io-engine'] ?? 'auto',
     tls: tlsOf(flags),
     workersMax: parseWorkers(flags.workers ?? 'auto'),
     limits: limitsOf(flags as unknown as Readonly<Record<string, unknown>>),

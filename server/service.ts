@@ -1,7 +1,7 @@
 // A running candor: exports in their I/O threads, front end, HTTP thread, log. Law: it stops by syncing every export, and
 // says so when one could not be synced.
 import { resolve } from 'node:path'
-import { closeImage, openImage } from '../backends/index.js'
+import { type ChosenEngine, chooseIoEngine, closeImage, openImage } from '../backends/index.js'
 import type { Config, ExportConfig } from './config.js'
 import { openControl } from './control/control-server.js'
 import type { ControlReply, ControlRequest } from './control/export-actions.js'
@@ -43,11 +43,13 @@ class Service implements RunningService {
   readonly #placement: Placement
   readonly #undo: (() => void | Promise<void>)[] = []
   readonly addresses: ListenAddress[] = []
+  readonly #io: ChosenEngine
   #door: HttpDoor | undefined
 
   constructor(config: Config) {
     const { limits, stateDirectory, logLevel, tls } = config
     this.#config = config
+    this.#io = chooseIoEngine(config.ioEngine)
     this.#output = new LogOutput(logLevel, this.#counters)
     this.#log = new Log(this.#output.write, this.#pulse)
     const log = this.#log
@@ -69,6 +71,7 @@ class Service implements RunningService {
   async start(): Promise<void> {
     try {
       const { stateDirectory, listen, exports } = this.#config
+      this.#log.info({ ...this.#io }, `reads wait for storage by ${this.#io.engine}`)
       if (stateDirectory !== undefined) this.#undo.push(await takeStateDirectory(stateDirectory))
       this.#undo.push(() => this.#closeHosts())
       for (const entry of exports) await this.#open(entry)
@@ -127,7 +130,13 @@ class Service implements RunningService {
     const exports = [...this.#directory].map(({ name, face: { size, readOnly, counters }, host: { pulse } }) => {
       return { name, size, readOnly, path: paths.get(name) ?? '', counters, pulse }
     })
-    const observed: Observed = { version: VERSION, server: this.#counters, pulse: this.#pulse, exports }
+    const observed: Observed = {
+      version: VERSION,
+      ioEngine: this.#io.engine,
+      server: this.#counters,
+      pulse: this.#pulse,
+      exports,
+    }
     const { httpConnectionsMax: connectionsMax, httpWatchersMax: watchersMax } = limits
     const door = await openHttp(
       { ...http, names: httpNames, connectionsMax, watchersMax, observed },

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "io-ops.h"
-#include "io-pool.h"
+#include "io-queue.h"
 #include "napi-door.h"
 #include "service-manager.h"
 
@@ -217,8 +217,9 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("sendTo", service_manager_send),
       DOOR("lockByte", lock_byte),
       DOOR("byteLocked", byte_locked),
-      DOOR("createPool", io_pool_create),
-      DOOR("submit", io_pool_submit),
+      DOOR("createQueue", io_queue_create),
+      DOOR("submit", io_queue_submit),
+      DOOR("probeRing", io_queue_probe_ring),
   };
   DOOR_OK(napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties));
   return exports;

@@ -24,9 +24,12 @@ export const RUN_DATA = 1
 /** Flag of the kinds that change the image without a payload: sync afterwards. */
 export const IO_FLAG_DURABLE = 1
 
-/** A pool of threads; made by `createPool`, of use to `submit` alone. */
-export interface NativePool {
-  readonly nativePool: unique symbol
+/** Of IO_READ: the file can be read through the ring, where there is one. */
+export const IO_FLAG_RING = 2
+
+/** A device's queue; made by `createQueue`, of use to `submit` alone. */
+export interface NativeQueue {
+  readonly nativeQueue: unique symbol
 }
 
 interface FileIo {
@@ -56,11 +59,13 @@ interface FileIo {
   lockByte(fd: number, byte: number): Outcome
   /** F_OFD_GETLK of fcntl(2): 1 when another open file description has locked the byte, 0 when not, minus errno. */
   byteLocked(fd: number, byte: number): number
-  /** Threads for what may block; `results` takes pairs (ticket, outcome) and holds 256 of them. */
-  createPool(threadsMax: number, results: Int32Array, onCompletions: (count: number) => void): NativePool
-  /** Returns 0 or an errno; after 0 the ticket is completed exactly once. */
+  /** io_uring_setup(2) and a read through it: 0, or the errno for which there is no ring here. */
+  probeRing(): Outcome
+  /** Threads, and a ring if it can be had, for what may block; `results` takes 256 pairs (ticket, outcome). */
+  createQueue(threadsMax: number, ring: 0 | 1, results: Int32Array, onCompletions: (count: number) => void): NativeQueue
+  /** Returns 0 or an errno; after 0 the ticket is completed exactly once. What a turn submits goes at its end. */
   submit(
-    pool: NativePool,
+    queue: NativeQueue,
     ticket: number,
     kind: number,
     flags: number,

@@ -26,6 +26,7 @@ enum io_kind {
   IO_SYNCFS = 11,
 };
 
+#define IO_FLAG_RING 2    /* IO_READ: the file can be read without a thread that waits, where there is a ring */
 #define IO_FLAG_DURABLE 1 /* for the kinds that change the image without a payload: fdatasync afterwards */
 
 struct io_op {

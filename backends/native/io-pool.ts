@@ -1,7 +1,8 @@
-// Waiting I/O as promises, in threads of our own: libuv's pool is shared with DNS and TLS, and one hung disk would
-// starve them and every other export. One pool for each device.
+// Waiting I/O as promises, in a ring or threads of our own: libuv's pool is shared with DNS and TLS, and one hung disk
+// would starve them and every other export. One for each device, in each thread that does I/O.
 import type { Outcome } from '../outcome.js'
-import { fileIo, type NativePool } from './file-io.js'
+import { fileIo, type NativeQueue } from './file-io.js'
+import type { IoEngine } from './io-engine.js'
 
 /** Threads for one device: deep enough for a queue of 32 cold reads. They start as they are needed. */
 export const POOL_THREADS_MAX = 32
@@ -10,15 +11,16 @@ const RESULTS = 512
 type Settle = (outcome: Outcome) => void
 
 export class IoPool {
-  readonly #native: NativePool
+  readonly #native: NativeQueue
   readonly #results = new Int32Array(RESULTS)
   /** By ticket: who waits, and the buffer that the kernel may be writing to, kept alive until then. */
   readonly #settle: (Settle | undefined)[] = []
   readonly #buffers: (Uint8Array | null)[] = []
   readonly #free: number[] = []
 
-  constructor(threadsMax: number) {
-    this.#native = fileIo.createPool(threadsMax, this.#results, (count) => this.#complete(count))
+  constructor(threadsMax: number, engine: IoEngine) {
+    const ring = engine === 'uring' ? 1 : 0
+    this.#native = fileIo.createQueue(threadsMax, ring, this.#results, (count) => this.#complete(count))
   }
 
   /** Runs one operation of io-ops.h and resolves with its outcome; never rejects. */
@@ -55,14 +57,15 @@ export class IoPool {
   }
 }
 
-const pools = new Map<number, IoPool>()
+const pools = new Map<string, IoPool>()
 
 /** The pool of the device that holds an image (st_dev), shared by all its images. */
-export function poolForDevice(device: number): IoPool {
-  let pool = pools.get(device)
+export function poolForDevice(device: number, engine: IoEngine): IoPool {
+  const key = `${device} ${engine}`
+  let pool = pools.get(key)
   if (pool === undefined) {
-    pool = new IoPool(POOL_THREADS_MAX)
-    pools.set(device, pool)
+    pool = new IoPool(POOL_THREADS_MAX, engine)
+    pools.set(key, pool)
   }
   return pool
 }

@@ -4,6 +4,7 @@ import { dirname, resolve } from 'node:path'
 
 import { type Capabilities, OpenError } from '../backend.js'
 import { fileIo } from '../native/file-io.js'
+import type { IoEngineWish } from '../native/io-engine.js'
 import { seekSync } from './fs-ext-door.js'
 import { lockFile, lockForQemu } from './image-lock.js'
 
@@ -12,6 +13,8 @@ export interface ImageOptions {
   readonly readOnly: boolean
   /** Bytes of a new sparse image where there is none yet; undefined: it must exist. */
   readonly create?: number | undefined
+  /** Default: auto. */
+  readonly engine?: IoEngineWish
 }
 
 /** An image that is open and locked. */

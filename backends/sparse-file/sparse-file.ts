@@ -8,6 +8,7 @@ import {
   fileIo,
   IO_EXTENTS,
   IO_FLAG_DURABLE,
+  IO_FLAG_RING,
   IO_FLUSH,
   IO_PUNCH,
   IO_READ,
@@ -21,6 +22,7 @@ import {
   IO_ZERO_RANGE,
   STALLED,
 } from '../native/file-io.js'
+import { chooseIoEngine } from '../native/io-engine.js'
 import { type IoPool, poolForDevice } from '../native/io-pool.js'
 import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits, warningsFor } from './file-system.js'
@@ -30,14 +32,20 @@ import { RUNS_MAX, runsOf, sparseReadRoom, wholeBlocks } from './runs.js'
 const PAGE_BYTES = 4096
 /** After an inline write that stalled, writes go to the pool for this long. */
 const STAND_BACK_MS = 250
+/**
+ * A read of up to this many bytes goes through the ring: above, copying in this thread costs more than a thread's wake-up.
+ * Nor are holes looked for, by three calls under the inode's lock, to spare so few zeroes.
+ */
+const SHORT_READ_BYTES_MAX = 32 << 10
 
 /** Opens an image. @throws OpenError with one sentence for the operator */
 export async function openSparseFile(options: ImageOptions): Promise<Backend> {
-  return sparseFileOn(await openImage(options), options.readOnly)
+  return sparseFileOn(await openImage(options), options)
 }
 
 /** A backend over an image that is open and locked already. */
-export const sparseFileOn = (image: OpenedImage, readOnly: boolean): Backend => new SparseFile(image, readOnly)
+export const sparseFileOn = (image: OpenedImage, how: Pick<ImageOptions, 'readOnly' | 'engine'>): Backend =>
+  new SparseFile(image, how)
 
 class SparseFile implements Backend {
   readonly size: number
@@ -59,7 +67,7 @@ class SparseFile implements Backend {
   #lockHolders = 0
   #standBackUntil = 0
 
-  constructor(image: OpenedImage, readOnly: boolean) {
+  constructor(image: OpenedImage, { readOnly, engine = 'auto' }: Pick<ImageOptions, 'readOnly' | 'engine'>) {
     const traits = fileSystemTraits(image.isBlockDevice ? 0 : fileIo.fileSystemType(image.fd))
     this.size = image.size
     this.identity = image.identity
@@ -67,7 +75,7 @@ class SparseFile implements Backend {
     this.#witnessFd = openSync(`/proc/self/fd/${image.fd}`, 'r')
     this.#path = image.isBlockDevice ? null : new TextEncoder().encode(`${image.path}\0`)
     this.#block = image.logicalBlockSize
-    this.#pool = poolForDevice(image.device)
+    this.#pool = poolForDevice(image.device, chooseIoEngine(engine).engine)
     this.#reads = traits.reads
     this.#writes = traits.writes
     this.can = capabilitiesOf(image, readOnly)
@@ -108,12 +116,18 @@ class SparseFile implements Backend {
   }
 
   read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome> {
-    return this.#pool.run(IO_READ, 0, this.#fd, target, start, length, offset)
+    // Where the kernel cannot read without a thread that waits, the ring has fewer of them than the pool.
+    const rings = this.#reads === 'nowait' && length <= SHORT_READ_BYTES_MAX
+    return this.#pool.run(IO_READ, rings ? IO_FLAG_RING : 0, this.#fd, target, start, length, offset)
   }
 
   async readSparse(headroom: number, length: number, offset: number): Promise<SparseRead | Outcome> {
     const room = sparseReadRoom(headroom, length)
     const buffer = Buffer.allocUnsafeSlow(room.bytes)
+    if (length <= SHORT_READ_BYTES_MAX) {
+      const outcome = await this.read(buffer, room.start, length, offset)
+      return outcome === DONE ? { buffer, start: room.start, runs: [{ length, hole: false, zero: false }] } : outcome
+    }
     const outcome = await this.#pool.run(IO_READ_SPARSE, RUNS_MAX, this.#fd, buffer, room.start, length, offset)
     if (outcome !== DONE) return outcome
     return { buffer, start: room.start, runs: runsOf(new Float64Array(buffer.buffer, room.runsAt), offset) }

@@ -1,5 +1,6 @@
 // The options of `candor serve` as --help shows them; config.ts reads what they bring.
 import type { Options } from 'yargs'
+import { IO_ENGINES } from '../../backends/index.js'
 import { DEFAULT_HTTP, DEFAULT_LISTEN, defaultStateDirectory } from '../config.js'
 import { formatLimit, LIMITS } from '../limits.js'
 
@@ -51,6 +52,12 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
   workers: {
     ...word,
     describe: 'I/O threads at most; auto is one for each device, more where one device has several exports',
+    defaultDescription: 'auto',
+  },
+  'io-engine': {
+    choices: ['auto', ...IO_ENGINES],
+    describe:
+      'how reads wait for storage: io_uring, or threads; auto takes io_uring where kernel and container allow it',
     defaultDescription: 'auto',
   },
   'log-level': {

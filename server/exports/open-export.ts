@@ -29,8 +29,8 @@ export async function openExport(
   stateDirectory: string | undefined,
   log: Log,
 ): Promise<OpenedExport> {
-  const { name, path, readOnly, onSpace, inject, readsSuspects } = config
-  const backend = await openBackend('opened-image', { image, readOnly })
+  const { name, path, readOnly, onSpace, inject, readsSuspects, ioEngine } = config
+  const backend = await openBackend('opened-image', { image, readOnly, engine: ioEngine })
   try {
     for (const warning of backend.warnings) log.warn({ export: name, path }, warning)
     const { record, found } = recordOf(config, backend, stateDirectory)

@@ -17,6 +17,8 @@ export interface ObservedExport {
 
 export interface Observed {
   readonly version: string
+  /** The engine in use: `uring` or `pool`. */
+  readonly ioEngine: string
   readonly server: Counters
   /** Of the main thread. */
   readonly pulse: Counters

@@ -191,6 +191,12 @@ export const FAMILIES: readonly Family[] = [
     collect: heartbeatAge,
   },
   {
+    name: 'candor_io_engine_info',
+    help: 'Always 1; the label tells how reads wait for storage: uring or pool.',
+    type: 'gauge',
+    collect: ({ ioEngine }) => [{ labels: { engine: ioEngine }, value: 1 }],
+  },
+  {
     name: 'candor_build_info',
     help: 'Always 1; the labels tell the version.',
     type: 'gauge',
