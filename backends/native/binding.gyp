@@ -2,7 +2,10 @@
   "targets": [
     {
       "target_name": "file_io",
-      "sources": ["file-io.c", "io-ops.c", "io-extents.c", "io-threads.c", "io-ring.c", "io-queue.c", "service-manager.c"],
+      "sources": [
+        "file-io.c", "io-ops.c", "io-extents.c", "io-threads.c", "io-ring.c", "io-ring-map.c", "io-queue.c",
+        "service-manager.c"
+      ],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"],
       "defines": ["NAPI_VERSION=8", "_GNU_SOURCE", "_FILE_OFFSET_BITS=64"],
       "libraries": ["-lpthread"]

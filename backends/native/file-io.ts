@@ -18,6 +18,7 @@ export const IO_EXTENTS = 8
 export const IO_READ_SPARSE = 9
 export const IO_SAME_FILE = 10
 export const IO_SYNCFS = 11
+export const IO_WRITE_BACK = 20
 /** Kinds of runs that IO_EXTENTS and IO_READ_SPARSE tell; what is neither is space that was never written. */
 export const RUN_HOLE = 0
 export const RUN_DATA = 1

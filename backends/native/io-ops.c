@@ -116,6 +116,13 @@ static int flush(const struct io_op *op) {
   return outcome == 0 ? same_file(op) : outcome;
 }
 
+/* SYNC_FILE_RANGE_WRITE alone: it neither waits nor asks for an error that is to be told, so it takes none away from those
+ * who are to hear of it. An errno is one of beginning, of which nobody else may hear. */
+static int write_back(const struct io_op *op) {
+  if (sync_file_range(op->fd, op->offset, op->length, SYNC_FILE_RANGE_WRITE) == 0) return 0;
+  return errno == ESPIPE || errno == EINVAL || errno == ENOSYS ? 0 : errno;
+}
+
 static int changed(const struct io_op *op, int outcome) {
   return outcome == 0 && (op->flags & IO_FLAG_DURABLE) ? sync_data(op->fd) : outcome;
 }
@@ -132,6 +139,7 @@ int io_run(const struct io_op *op) {
     case IO_WILLNEED: return posix_fadvise(op->fd, op->offset, op->length, POSIX_FADV_WILLNEED);
     case IO_SAME_FILE: return same_file(op);
     case IO_SYNCFS: return syncfs(op->fd) == 0 ? 0 : errno | OUTCOME_SYNC_FAILED;
+    case IO_WRITE_BACK: return write_back(op);
     case IO_EXTENTS: return io_extents(op);
     case IO_READ_SPARSE: return io_read_sparse(op);
   }

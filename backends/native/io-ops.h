@@ -24,6 +24,7 @@ enum io_kind {
   IO_READ_SPARSE = 9, /* like IO_READ, but holes are told in the room behind the payload, and their bytes left alone */
   IO_SAME_FILE = 10,  /* bytes: the image's path, NUL-terminated; OUTCOME_DETACHED when it leads elsewhere */
   IO_SYNCFS = 11,
+  IO_WRITE_BACK = 20, /* begins the write-back of a range, and waits for none */
 };
 
 #define IO_FLAG_RING 2    /* IO_READ: the file can be read without a thread that waits, where there is a ring */

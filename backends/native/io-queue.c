@@ -14,6 +14,7 @@
 #include <uv.h>
 
 #include "io-ring.h"
+#include "io-room.h"
 #include "io-threads.h"
 #include "napi-door.h"
 
@@ -205,22 +206,6 @@ static struct io_job *new_job(struct io_queue *queue) {
   if (job == NULL) return calloc(1, sizeof *job);
   queue->spare = job->next;
   return job;
-}
-
-/* Whether the buffer holds what this kind of operation will touch. */
-static bool room_for(const struct door_range *range, int kind, int flags) {
-  switch (kind) {
-    case IO_READ:
-    case IO_WRITE:
-    case IO_WRITE_DURABLE: return range->bytes != NULL && range->length <= range->room;
-    case IO_EXTENTS: return range->bytes != NULL && flags > 0 && range->room >= 8 * (1 + 2 * (int64_t)flags);
-    case IO_READ_SPARSE:
-      return range->bytes != NULL && flags > 1 && ((uintptr_t)range->bytes & 7) == 0 &&
-             range->room >= IO_RUNS_AT(range->length) + 8 * (1 + 2 * (int64_t)flags);
-    case IO_SAME_FILE:
-    case IO_FLUSH: return range->bytes == NULL || (range->room > 0 && range->bytes[range->room - 1] == 0);
-    default: return range->bytes == NULL;
-  }
 }
 
 static void enqueue(struct io_queue *queue, struct io_job *job) {

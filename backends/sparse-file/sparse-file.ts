@@ -8,15 +8,14 @@ import {
   fileIo,
   IO_EXTENTS,
   IO_FLAG_DURABLE,
-  IO_FLAG_RING,
   IO_FLUSH,
   IO_PUNCH,
   IO_READ,
-  IO_READ_SPARSE,
   IO_SAME_FILE,
   IO_SYNCFS,
   IO_WILLNEED,
   IO_WRITE,
+  IO_WRITE_BACK,
   IO_WRITE_DURABLE,
   IO_WRITE_ZEROES,
   IO_ZERO_RANGE,
@@ -27,16 +26,13 @@ import { type IoPool, poolForDevice } from '../native/io-pool.js'
 import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits, warningsFor } from './file-system.js'
 import { capabilitiesOf, type ImageOptions, type OpenedImage, openImage } from './open-image.js'
-import { RUNS_MAX, runsOf, sparseReadRoom, wholeBlocks } from './runs.js'
+import { runsOf, wholeBlocks } from './runs.js'
+import { readFlags, readSparse } from './sparse-read.js'
+import { WriteBack } from './write-back.js'
 
 const PAGE_BYTES = 4096
 /** After an inline write that stalled, writes go to the pool for this long. */
 const STAND_BACK_MS = 250
-/**
- * A read of up to this many bytes goes through the ring: above, copying in this thread costs more than a thread's wake-up.
- * Nor are holes looked for, by three calls under the inode's lock, to spare so few zeroes.
- */
-const SHORT_READ_BYTES_MAX = 32 << 10
 
 /** Opens an image. @throws OpenError with one sentence for the operator */
 export async function openSparseFile(options: ImageOptions): Promise<Backend> {
@@ -59,6 +55,7 @@ class SparseFile implements Backend {
   readonly #block: number
   readonly #pool: IoPool
   readonly #status = new Float64Array(2)
+  readonly #writeBack: WriteBack
   #reads: 'nowait' | 'inline' | 'wait'
   readonly #writes: 'inline' | 'wait'
   #punches = true
@@ -76,6 +73,7 @@ class SparseFile implements Backend {
     this.#path = image.isBlockDevice ? null : new TextEncoder().encode(`${image.path}\0`)
     this.#block = image.logicalBlockSize
     this.#pool = poolForDevice(image.device, chooseIoEngine(engine).engine)
+    this.#writeBack = new WriteBack((at, length) => this.#pool.run(IO_WRITE_BACK, 0, this.#fd, null, 0, length, at))
     this.#reads = traits.reads
     this.#writes = traits.writes
     this.can = capabilitiesOf(image, readOnly)
@@ -93,6 +91,7 @@ class SparseFile implements Backend {
   writeNow(source: Uint8Array, start: number, length: number, offset: number): Outcome {
     if (!this.#mayWriteInline(length, offset)) return WOULD_BLOCK
     const outcome = fileIo.writeNow(this.#fd, source, start, length, offset, 0)
+    if ((outcome & ~STALLED) === DONE) this.#writeBack.wrote(offset, length)
     if (outcome >= 0 && (outcome & STALLED) !== 0) {
       this.#standBackUntil = performance.now() + STAND_BACK_MS
       return outcome & ~STALLED
@@ -116,27 +115,18 @@ class SparseFile implements Backend {
   }
 
   read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome> {
-    // Where the kernel cannot read without a thread that waits, the ring has fewer of them than the pool.
-    const rings = this.#reads === 'nowait' && length <= SHORT_READ_BYTES_MAX
-    return this.#pool.run(IO_READ, rings ? IO_FLAG_RING : 0, this.#fd, target, start, length, offset)
+    const flags = readFlags(this.#reads === 'nowait', length)
+    return this.#pool.run(IO_READ, flags, this.#fd, target, start, length, offset)
   }
 
-  async readSparse(headroom: number, length: number, offset: number): Promise<SparseRead | Outcome> {
-    const room = sparseReadRoom(headroom, length)
-    const buffer = Buffer.allocUnsafeSlow(room.bytes)
-    if (length <= SHORT_READ_BYTES_MAX) {
-      const outcome = await this.read(buffer, room.start, length, offset)
-      return outcome === DONE ? { buffer, start: room.start, runs: [{ length, hole: false, zero: false }] } : outcome
-    }
-    const outcome = await this.#pool.run(IO_READ_SPARSE, RUNS_MAX, this.#fd, buffer, room.start, length, offset)
-    if (outcome !== DONE) return outcome
-    return { buffer, start: room.start, runs: runsOf(new Float64Array(buffer.buffer, room.runsAt), offset) }
+  readSparse(headroom: number, length: number, offset: number): Promise<SparseRead | Outcome> {
+    return readSparse(this.#pool, this.#fd, this.#reads === 'nowait', headroom, length, offset)
   }
 
   async write(source: Uint8Array, start: number, length: number, offset: number, durable: boolean): Promise<Outcome> {
     const kind = durable ? IO_WRITE_DURABLE : IO_WRITE
     const write = () => this.#pool.run(kind, 0, this.#fd, source, start, length, offset)
-    const run = durable ? () => this.#andStillThere(write) : write
+    const run = durable ? () => this.#andStillThere(write) : () => this.#writeBack.behind(write, offset, length)
     // A write that came here for its edges holds the lock while it reads; one that came because of another's lock, or
     // for its durability, holds it no longer than an inline write, and must not keep the others away.
     const reads = !this.#edgesCached(offset, offset + length)
@@ -233,7 +223,7 @@ class SparseFile implements Backend {
   }
 
   probe(): Outcome {
-    const own = fileIo.probe(this.#fd)
+    const own = fileIo.probe(this.#fd) || this.#writeBack.takeFailure()
     return fileIo.probe(this.#witnessFd) || own
   }
 

@@ -1,0 +1,58 @@
+// Starts write-back a little behind the writes, so that a FLUSH does not find gigabytes that nobody has begun to write.
+// Law: this only begins; what it succeeds in proves nothing, and what it fails in is told by the next probe.
+import { DONE, errnoOf, type Outcome } from '../outcome.js'
+
+/** Bytes written before their write-back is begun: enough for long requests, little enough to wait for. */
+const STEP_BYTES = 32 << 20
+
+/** Begins write-back of a range (sync_file_range(2) with SYNC_FILE_RANGE_WRITE), in the pool. */
+type Begin = (offset: number, length: number) => Promise<Outcome>
+
+export class WriteBack {
+  readonly #begin: Begin
+  #running = false
+  #bytes = 0
+  /** All that was written since the last beginning lies in [start, end). */
+  #start = Number.MAX_SAFE_INTEGER
+  #end = 0
+  #failure: Outcome = DONE
+
+  constructor(begin: Begin) {
+    this.#begin = begin
+  }
+
+  /** A write has reached the page cache. */
+  wrote(offset: number, length: number): void {
+    this.#bytes += length
+    if (offset < this.#start) this.#start = offset
+    if (offset + length > this.#end) this.#end = offset + length
+    if (this.#bytes >= STEP_BYTES && !this.#running) this.#next()
+  }
+
+  /** Runs a write that waits for storage, and minds what it wrote. */
+  async behind(write: () => Promise<Outcome>, offset: number, length: number): Promise<Outcome> {
+    const outcome = await write()
+    if (outcome === DONE) this.wrote(offset, length)
+    return outcome
+  }
+
+  #next(): void {
+    const [start, end] = [this.#start, this.#end]
+    this.#running = true
+    this.#bytes = 0
+    this.#start = Number.MAX_SAFE_INTEGER
+    this.#end = 0
+    void this.#begin(start, end - start).then((outcome) => {
+      this.#running = false
+      if (outcome !== DONE) this.#failure = errnoOf(outcome)
+      if (this.#bytes >= STEP_BYTES) this.#next()
+    })
+  }
+
+  /** The errno of write-back that could not be begun, once. */
+  takeFailure(): Outcome {
+    const failure = this.#failure
+    this.#failure = DONE
+    return failure
+  }
+}
