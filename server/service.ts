@@ -71,13 +71,13 @@ class Service implements RunningService {
   async start(): Promise<void> {
     try {
       const { stateDirectory, listen, exports } = this.#config
-      this.#log.info({ ...this.#io }, `reads wait for storage by ${this.#io.engine}`)
       if (stateDirectory !== undefined) this.#undo.push(await takeStateDirectory(stateDirectory))
       this.#undo.push(() => this.#closeHosts())
       for (const entry of exports) await this.#open(entry)
       await this.#openControl()
       await this.#openHttp()
       for (const address of listen) this.addresses.push(await this.#nbd.listen(address))
+      this.#log.info({ ...this.#io }, `reads wait for storage by ${this.#io.engine}`)
     } catch (error) {
       await this.#close()
       throw error

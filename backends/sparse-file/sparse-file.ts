@@ -212,9 +212,9 @@ class SparseFile implements Backend {
   }
 
   flush(): Promise<Outcome> {
-    return this.can.write
-      ? this.#pool.run(IO_FLUSH, 0, this.#fd, this.#path, 0, this.#path?.length ?? 0, 0)
-      : Promise.resolve(DONE)
+    if (!this.can.write) return Promise.resolve(DONE)
+    const path = this.#path
+    return this.#writeBack.around(() => this.#pool.run(IO_FLUSH, 0, this.#fd, path, 0, path?.length ?? 0, 0))
   }
 
   async settle(): Promise<Outcome> {
@@ -223,8 +223,8 @@ class SparseFile implements Backend {
   }
 
   probe(): Outcome {
-    const own = fileIo.probe(this.#fd) || this.#writeBack.takeFailure()
-    return fileIo.probe(this.#witnessFd) || own
+    const own = fileIo.probe(this.#fd)
+    return this.#writeBack.probed(fileIo.probe(this.#witnessFd) || own)
   }
 
   cache(offset: number, length: number): Promise<Outcome> {

@@ -1,6 +1,7 @@
 // Starts write-back a little behind the writes, so that a FLUSH does not find gigabytes that nobody has begun to write.
-// Law: this only begins; what it succeeds in proves nothing, and what it fails in is told by the next probe.
-import { DONE, errnoOf, type Outcome } from '../outcome.js'
+// Law: this only begins; what it succeeds in proves nothing, and what it fails in is told by the next probe. Once writing
+// back has failed nothing is begun before a sync has succeeded: an operator's attempt to resume is to find the errors.
+import { DONE, errnoOf, isSyncFailure, type Outcome } from '../outcome.js'
 
 /** Bytes written before their write-back is begun: enough for long requests, little enough to wait for. */
 const STEP_BYTES = 32 << 20
@@ -10,7 +11,8 @@ type Begin = (offset: number, length: number) => Promise<Outcome>
 
 export class WriteBack {
   readonly #begin: Begin
-  #running = false
+  #running: Promise<void> | undefined
+  #halted = false
   #bytes = 0
   /** All that was written since the last beginning lies in [start, end). */
   #start = Number.MAX_SAFE_INTEGER
@@ -26,7 +28,7 @@ export class WriteBack {
     this.#bytes += length
     if (offset < this.#start) this.#start = offset
     if (offset + length > this.#end) this.#end = offset + length
-    if (this.#bytes >= STEP_BYTES && !this.#running) this.#next()
+    if (this.#bytes >= STEP_BYTES && this.#running === undefined && !this.#halted) this.#next()
   }
 
   /** Runs a write that waits for storage, and minds what it wrote. */
@@ -38,21 +40,30 @@ export class WriteBack {
 
   #next(): void {
     const [start, end] = [this.#start, this.#end]
-    this.#running = true
     this.#bytes = 0
     this.#start = Number.MAX_SAFE_INTEGER
     this.#end = 0
-    void this.#begin(start, end - start).then((outcome) => {
-      this.#running = false
+    this.#running = this.#begin(start, end - start).then((outcome) => {
+      this.#running = undefined
       if (outcome !== DONE) this.#failure = errnoOf(outcome)
-      if (this.#bytes >= STEP_BYTES) this.#next()
+      if (this.#bytes >= STEP_BYTES && !this.#halted) this.#next()
     })
   }
 
-  /** The errno of write-back that could not be begun, once. */
-  takeFailure(): Outcome {
-    const failure = this.#failure
+  /** Runs a sync when nothing is being begun any more, and goes by its outcome. */
+  async around(sync: () => Promise<Outcome>): Promise<Outcome> {
+    this.#halted = true
+    await this.#running
+    const outcome = await sync()
+    this.#halted = isSyncFailure(outcome)
+    return outcome
+  }
+
+  /** What a probe has found, or the errno of write-back that could not be begun, once. */
+  probed(found: Outcome): Outcome {
+    const failure = found || this.#failure
     this.#failure = DONE
+    if (failure !== DONE) this.#halted = true
     return failure
   }
 }
