@@ -80,6 +80,25 @@ const FULL_HOST: readonly Proof[] = [
   ['Reads, overwrites and other exports', HOLD, SPACE_HOLD],
 ]
 
+const MAP =
+  'faults/map: the map of a full disk shows where data is and where writes failed, and says the same when the server is gone'
+const WHERE: readonly Proof[] = [
+  [
+    '`candor errors NAME` lists',
+    MAP,
+    'server/disk-map: tells data, holes, failed, held and suspect bytes in each cell',
+  ],
+  [
+    'shows the worst of what lies',
+    'server/disk-map: shows the worst of each cell as a letter, with and without colour',
+  ],
+  ['Both work on a running server', MAP],
+  [
+    'The map shows the latest',
+    'docs/errors: the map keeps the latest failures, also where the guest has written again',
+  ],
+]
+
 const STATES: readonly Proof[] = [
   ['is 1 for the state an export is in', FIRST_FLUSH],
   ['* **ok**', RESUME],
@@ -113,7 +132,10 @@ const STATES: readonly Proof[] = [
 ]
 
 const HUNG: readonly Proof[] = [
-  ['after 10 s the log says', FUSE],
+  ['A request that storage keeps', FUSE],
+  ['The guest waits, as it would', FUSE],
+  ['Look for a frozen', FUSE, 'faults/hung-storage: while one file system is frozen, its requests show their age'],
+  ['When storage answers again', FUSE],
   [
     'Exports on other devices',
     FUSE,
@@ -178,6 +200,7 @@ const ON_PURPOSE: readonly Proof[] = [
 export const PROOFS: readonly Proof[] = [
   ...ERRORS,
   ...FULL_HOST,
+  ...WHERE,
   ...STATES,
   ...HUNG,
   ...RESTART,

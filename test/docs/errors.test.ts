@@ -5,6 +5,7 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { NBD_EIO, NBD_ENOSPC, RequestError } from 'nbd-protocol'
+import { Ledger } from '../../server/state/ledger.js'
 import { formatSlot, newestSlot } from '../../server/state/record-format.js'
 import { type RunningCandor, temporaryFolder } from '../support/candor.js'
 import {
@@ -97,6 +98,21 @@ test('an operator sees what is held and since when, and has it tried again or fa
     await answered
   }
   assert.equal((await candor.metrics()).get(HELD), 0)
+})
+
+test('the map keeps the latest failures, also where the guest has written again', { skip }, async (t) => {
+  const { start, home } = scene(t)
+  const candor = await start('--inject', 'write:ENOSPC,count=1')
+  const client = await attach(candor)
+  await refused(client.write(0, stamped(0, 4 * KIB)), NBD_ENOSPC)
+  await client.write(0, stamped(0, 4 * KIB))
+  const map = await command(['map', 'disk', '--cells', '4', '--state-dir', join(home, 'state')])
+  assert.match(map.stdout, /X/)
+  const bound = Number(/latest ([\d,]+) runs of failures/.exec(page)?.[1]?.replace(',', ''))
+  const ledger = new Ledger(join(home, 'ledger'), () => assert.fail('nothing may be lost'))
+  for (let index = 0; index <= bound; index++) ledger.note('unix', 'write', 'EIO', index * 8192, 4096)
+  await ledger.flush()
+  assert.deepEqual([[...ledger.recent()].length, [...ledger.recent()][0]?.offset], [bound, 8192])
 })
 
 test('what a failed sync made suspect is told in words, with the first byte, and read by those who accept it', {

@@ -103,8 +103,8 @@ class Round {
     if (random.onceIn(15)) void this.#operator('hold-release')
     if (random.onceIn(60)) void this.#operator('hold-fail')
     if (random.onceIn(40)) void this.#operator('resume')
-    if (random.onceIn(400)) this.#forget()
-    if (random.onceIn(300) && disk.idle) this.#truncate()
+    if (random.onceIn(100)) this.#forget()
+    if (random.onceIn(100)) this.#truncate()
     if (random.onceIn(150)) this.#loseOne()
   }
 
@@ -117,11 +117,14 @@ class Round {
     this.scene.journal.push(`host: ${text}`)
   }
 
+  /** Not while a reply is on its way to a client whose change the server may have forgotten with the rest. */
   #forget(): void {
     const { served, model } = this.scene
-    for (let at = 0; at < model.sectors; at++) {
-      if (served.isSuspect(at * SECTOR_BYTES)) model.anythingGoes(at, at + 1)
-    }
+    const all = Array.from({ length: model.sectors }, (_, at) => at)
+    const suspects = all.filter((at) => served.isSuspect(at * SECTOR_BYTES))
+    const isOpen = (at: number) => model.changesAt(at) > (served.isChanging(at * SECTOR_BYTES) ? 1 : 0)
+    if (suspects.some(isOpen)) return
+    for (const at of suspects) model.anythingGoes(at, at + 1)
     this.#note('forget')
     served.forgets += 1
     void this.#operator('forget')
@@ -129,8 +132,7 @@ class Round {
 
   #truncate(): void {
     const size = SIZE / 2 + this.#random.below(SIZE / 2 / SECTOR_BYTES) * SECTOR_BYTES
-    this.#note(`truncated to sector ${size / SECTOR_BYTES}`)
-    this.scene.served.truncate(size)
+    if (this.scene.served.truncate(size)) this.#note(`truncated to sector ${size / SECTOR_BYTES}`)
   }
 
   #loseOne(): void {

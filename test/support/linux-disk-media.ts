@@ -84,24 +84,40 @@ export async function fileMedium(path: string, size: number): Promise<Medium> {
   return { inner, peek, poke, truncate: (to) => ftruncateSync(fd, to), close }
 }
 
+export interface Overheard {
+  readonly backend: Backend
+  /** Ranges of the changes that the server has given to storage, and that have not come back. */
+  readonly changes: ReadonlySet<readonly [offset: number, end: number]>
+}
+
 /** `inner` with an ear at everything that tells of a failed sync; `heard` is called as it is told. */
-export function overheard(inner: Backend, heard: () => void): Backend {
+export function overheard(inner: Backend, heard: () => void): Overheard {
+  const changes = new Set<readonly [number, number]>()
   const told = (outcome: Outcome): Outcome => {
     if (isSyncFailure(outcome)) heard()
     return outcome
   }
+  const change = async (offset: number, length: number, run: () => Promise<Outcome>): Promise<Outcome> => {
+    const range = [offset, offset + length] as const
+    changes.add(range)
+    try {
+      return told(await run())
+    } finally {
+      changes.delete(range)
+    }
+  }
   const ears: Pick<Backend, 'flush' | 'write' | 'zero' | 'trim' | 'probe'> = {
     flush: async () => told(await inner.flush()),
-    write: async (...range) => told(await inner.write(...range)),
-    zero: async (...range) => told(await inner.zero(...range)),
-    trim: async (...range) => told(await inner.trim(...range)),
+    write: (...range) => change(range[3], range[2], () => inner.write(...range)),
+    zero: (...range) => change(range[0], range[1], () => inner.zero(...range)),
+    trim: (...range) => change(range[0], range[1], () => inner.trim(...range)),
     probe: () => {
       const errno = inner.probe()
       if (errno !== DONE) heard()
       return errno
     },
   }
-  return changed(inner, ears)
+  return { backend: changed(inner, ears), changes }
 }
 
 /** `backend` with some of its operations in other words. */

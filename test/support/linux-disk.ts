@@ -24,7 +24,6 @@ export class LinuxDisk implements Backend {
   readonly #lost = new Set<number>()
   /** Changes of a page that are in the inner backend right now. */
   readonly #busy = new Map<number, number>()
-  #changes = 0
   /** Grows with each failure of write-back (the kernel's errseq_t). */
   #failures = 0
   #errno = EIO
@@ -38,11 +37,6 @@ export class LinuxDisk implements Backend {
     this.#weather = weather
     this.size = medium.inner.size
     this.can = medium.inner.can
-  }
-
-  /** No change is on its way, so that somebody may truncate the file without racing one. */
-  get idle(): boolean {
-    return this.#changes === 0
   }
 
   /** What would be found after a power cut. */
@@ -97,7 +91,7 @@ export class LinuxDisk implements Backend {
     }
   }
 
-  /** Somebody cuts the file off; for when the disk is idle. */
+  /** Somebody cuts the file off; for when no change is on its way. */
   truncate(size: number): void {
     for (const [page, bytes] of [...this.#saved]) {
       const start = page * PAGE_BYTES
@@ -139,22 +133,17 @@ export class LinuxDisk implements Backend {
   /** A change in the inner backend, then the delay of its completion, then the sync of a durable one. */
   async #change(offset: number, length: number, durable: boolean, run: () => Promise<Outcome>): Promise<Outcome> {
     const pages = pagesOf(offset, length)
-    this.#changes += 1
-    try {
-      await this.#weather.pass()
-      this.#dirty(offset, length)
-      for (const page of pages) this.#busy.set(page, (this.#busy.get(page) ?? 0) + 1)
-      const outcome = await run()
-      for (const page of pages) {
-        const others = (this.#busy.get(page) ?? 1) - 1
-        if (others > 0) this.#busy.set(page, others)
-        else this.#busy.delete(page)
-      }
-      await this.#weather.pass()
-      return outcome === DONE && durable ? await this.#sync(pages) : outcome
-    } finally {
-      this.#changes -= 1
+    await this.#weather.pass()
+    this.#dirty(offset, length)
+    for (const page of pages) this.#busy.set(page, (this.#busy.get(page) ?? 0) + 1)
+    const outcome = await run()
+    for (const page of pages) {
+      const others = (this.#busy.get(page) ?? 1) - 1
+      if (others > 0) this.#busy.set(page, others)
+      else this.#busy.delete(page)
     }
+    await this.#weather.pass()
+    return outcome === DONE && durable ? await this.#sync(pages) : outcome
   }
 
   writeNow(source: Uint8Array, start: number, length: number, offset: number): Outcome {

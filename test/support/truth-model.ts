@@ -109,6 +109,15 @@ export class TruthModel {
     this.#put(sector, overtaken ? still : [...still, own])
   }
 
+  /** Changes of a sector that were sent and not answered yet. */
+  changesAt(sector: number): number {
+    let changes = 0
+    for (const { first, end, allowed } of this.#flights) {
+      if (allowed.length === 0 && first <= sector && sector < end) changes += 1
+    }
+    return changes
+  }
+
   /** The operator said that these sectors are good, whatever they hold. */
   anythingGoes(first: number, end: number): void {
     for (let at = first; at < end; at++) {

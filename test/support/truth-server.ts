@@ -12,7 +12,7 @@ import { temporaryFolder } from './candor.js'
 import type { Weather } from './fault-weather.js'
 import { type InProcess, serveInProcess } from './in-process.js'
 import { LinuxDisk } from './linux-disk.js'
-import { fileMedium, memoryMedium, overheard } from './linux-disk-media.js'
+import { fileMedium, memoryMedium, type Overheard, overheard } from './linux-disk-media.js'
 
 export type Storage = 'memory' | 'a sparse file'
 
@@ -21,6 +21,7 @@ interface Parts {
   readonly server: InProcess
   readonly weather: Weather
   readonly ledger: Ledger
+  readonly ears: Overheard
   readonly folder: { readonly path: string; remove(): void }
 }
 
@@ -48,9 +49,9 @@ export class TruthServer {
     const disk = new LinuxDisk(medium, weather)
     const ledger = new Ledger(ledgerIn(folder.path), (entries) => assert.fail(`${entries} ledger entries were lost`))
     let told = () => {}
-    const backend = overheard(withFaults(disk, weather.plan), () => told())
-    const server = await serveInProcess(backend, {}, { onSpace, ledger })
-    const made = new TruthServer({ disk, server, weather, ledger, folder })
+    const ears = overheard(withFaults(disk, weather.plan), () => told())
+    const server = await serveInProcess(ears.backend, {}, { onSpace, ledger })
+    const made = new TruthServer({ disk, server, weather, ledger, folder, ears })
     told = () => {
       made.told += 1
     }
@@ -61,6 +62,11 @@ export class TruthServer {
     return this.server.served.durability.suspect.intersects(offset, offset + 1)
   }
 
+  /** Storage has not come back with a change of this byte. */
+  isChanging(offset: number): boolean {
+    return [...this.#parts.ears.changes].some(([start, end]) => start <= offset && offset < end)
+  }
+
   /** What an operator asks of the export; false when it is refused. */
   async operator(command: 'resume' | 'forget' | 'hold-release' | 'hold-fail'): Promise<boolean> {
     const told = this.told
@@ -69,10 +75,13 @@ export class TruthServer {
     return ok
   }
 
-  truncate(size: number): void {
+  /** Somebody cuts the file off, but not under a change that is on its way: no look at the file can tell of that. */
+  truncate(size: number): boolean {
+    if (this.#parts.ears.changes.size > 0) return false
     this.disk.truncate(size)
     this.truncations += 1
     this.told += 1
+    return true
   }
 
   /** Errors that the counters hold, by command and the host's errno. */
