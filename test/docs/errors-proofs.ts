@@ -80,6 +80,22 @@ const FULL_HOST: readonly Proof[] = [
   ['Reads, overwrites and other exports', HOLD, SPACE_HOLD],
 ]
 
+const MAP = 'faults/map: the map of a full disk shows where data is and where writes failed'
+const PLACES: readonly Proof[] = [
+  [
+    'lists the failed requests with their sectors',
+    `${MAP}, and says the same when the server is gone`,
+    'server/disk-map: shows the worst of each cell as a letter, with and without colour, and the ranges in words',
+  ],
+  ['It shows the worst of what lies in a cell', MAP],
+  ['Both work on a running server and without one', MAP],
+  [
+    'shows the latest 4,096 runs of failures',
+    'server/ledger: keeps no more than the latest 4,096 runs in memory',
+    'faults/map: a failure stays on the map when the place has been written again',
+  ],
+]
+
 const STATES: readonly Proof[] = [
   ['is 1 for the state an export is in', FIRST_FLUSH],
   ['* **ok**', RESUME],
@@ -178,6 +194,7 @@ const ON_PURPOSE: readonly Proof[] = [
 export const PROOFS: readonly Proof[] = [
   ...ERRORS,
   ...FULL_HOST,
+  ...PLACES,
   ...STATES,
   ...HUNG,
   ...RESTART,
