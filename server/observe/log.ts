@@ -46,6 +46,10 @@ export class LogOutput {
   constructor(level: LogLevel, counters = serverCounters()) {
     this.#destination.on('drop', () => count(counters, LOG_LOST_AT))
     this.#logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, this.#destination)
+    // A disk that is full under the log must not end the server: lines wait for space, up to the bound, and then are lost.
+    this.#destination.on('error', () => {})
+    // At the exit pino writes what is left without a bound in time, which a reader that does not read would make for ever.
+    process.prependOnceListener('exit', () => this.#destination.destroy())
   }
 
   readonly write = ({ level, details, message }: LogLine): void => {

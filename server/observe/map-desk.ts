@@ -33,11 +33,14 @@ export class MapDesk {
     desk.waiting += 1
     const drawing = desk.last.then(() => this.#ask(name, window))
     desk.drawn.set(key, drawing)
-    const forget = () => {
+    const forget = (afterMs: number) => {
       desk.waiting -= 1
-      setTimeout(() => desk.drawn.delete(key), FRESH_MS).unref()
+      setTimeout(() => desk.drawn.delete(key), afterMs).unref()
     }
-    desk.last = drawing.then(forget, forget)
+    desk.last = drawing.then(
+      () => forget(FRESH_MS),
+      () => forget(0),
+    )
     return drawing
   }
 

@@ -80,22 +80,19 @@ const FULL_HOST: readonly Proof[] = [
   ['Reads, overwrites and other exports', HOLD, SPACE_HOLD],
 ]
 
-const MAP =
-  'faults/map: the map of a full disk shows where data is and where writes failed, and says the same when the server is gone'
-const WHERE: readonly Proof[] = [
+const MAP = 'faults/map: the map of a full disk shows where data is and where writes failed'
+const PLACES: readonly Proof[] = [
   [
-    '`candor errors NAME` lists',
-    MAP,
-    'server/disk-map: tells data, holes, failed, held and suspect bytes in each cell',
+    'lists the failed requests with their sectors',
+    `${MAP}, and says the same when the server is gone`,
+    'server/disk-map: shows the worst of each cell as a letter, with and without colour, and the ranges in words',
   ],
+  ['It shows the worst of what lies in a cell', MAP],
+  ['Both work on a running server and without one', MAP],
   [
-    'shows the worst of what lies',
-    'server/disk-map: shows the worst of each cell as a letter, with and without colour',
-  ],
-  ['Both work on a running server', MAP],
-  [
-    'The map shows the latest',
-    'docs/errors: the map keeps the latest failures, also where the guest has written again',
+    'shows the latest 4,096 runs of failures',
+    'server/ledger: keeps no more than the latest 4,096 runs in memory',
+    'faults/map: a failure stays on the map when the place has been written again',
   ],
 ]
 
@@ -200,7 +197,7 @@ const ON_PURPOSE: readonly Proof[] = [
 export const PROOFS: readonly Proof[] = [
   ...ERRORS,
   ...FULL_HOST,
-  ...WHERE,
+  ...PLACES,
   ...STATES,
   ...HUNG,
   ...RESTART,

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { NBD_ENOSPC, RequestError } from 'nbd-protocol'
+import { NBD_EIO, NBD_ENOSPC, RequestError } from 'nbd-protocol'
 import {
   CELL_DATA,
   CELL_FAILED,
@@ -12,7 +12,7 @@ import {
   type DiskMap,
 } from '../../server/exports/disk-map.js'
 import { temporaryFolder } from '../support/candor.js'
-import { attach, command, lastFirst, MIB, type Scope, serve, stamped } from '../support/faults.js'
+import { attach, command, lastFirst, MIB, refused, type Scope, serve, stamped } from '../support/faults.js'
 import { mountLoopDisk, run, sparseFile } from '../support/loop-disk.js'
 import { needsRoot } from '../support/requirements.js'
 import { errorOf, mountThinStack, THIN_STACK_NEEDS, writeStamped } from '../support/thin-stack.js'
@@ -116,6 +116,17 @@ test('the map shows what a failed sync made suspect, over the end of the server,
   assert.equal(told, bytes)
   assert.equal((await candor.stop()).code, 2)
   assert.deepEqual(withBit(await mapOf(state, '--cells', String(IMAGE_MIB)), CELL_SUSPECT), suspect)
+})
+
+test('a failure stays on the map when the place has been written again', async (t) => {
+  const { scope, state } = stateFolder(t)
+  const image = `disk=${join(state, '..', 'disk.img')}`
+  const candor = await serve(scope, [image, '--create', '8M', '--state-dir', state, '--inject', 'write:EIO@1M-2M'])
+  const client = await attach(candor)
+  await refused(client.write(MIB, stamped(MIB, 4096)), NBD_EIO)
+  assert.equal((await command(['ctl', 'inject', 'disk', 'off', '--state-dir', state])).code, 0)
+  await client.write(MIB, stamped(MIB, 4096))
+  assert.deepEqual(withBit(await mapOf(state, '--cells', '8'), CELL_FAILED), [1])
 })
 
 test('a name that nobody serves, and words that mean nothing, are refused in a sentence', async (t) => {

@@ -60,6 +60,14 @@ describe('the ledger of an export', () => {
     assert.deepEqual([entries.length, damaged], [2, 3])
   })
 
+  test('keeps no more than the latest 4,096 runs in memory', async () => {
+    const ledger = new Ledger(ledgerPath(folder.path, 'many'), () => assert.fail('nothing may be lost'))
+    for (let run = 0; run < 4097; run++) ledger.note('unix', 'write', 'EIO', run * 8192, 4096)
+    await ledger.flush()
+    const recent = [...ledger.recent()]
+    assert.deepEqual([recent.length, recent[0]?.offset], [4096, 8192])
+  })
+
   test('keeps the latest runs in memory, those of earlier servers and those that could not be written as well', async () => {
     const path = ledgerPath(folder.path, 'recent')
     const earlier = new Ledger(path, () => assert.fail('nothing may be lost'))

@@ -55,11 +55,11 @@ function fill(card: Card, problem: Problem, show: (name: string) => void): void 
     element(
       'div',
       { class: 'body' },
-      element('div', {}, element('h3', {}, 'What happened'), element('p', {}, detail), card.where),
+      element('div', {}, element('p', { class: 'label' }, 'What happened'), element('p', {}, detail), card.where),
       element(
         'div',
         {},
-        element('h3', {}, 'What to do'),
+        element('p', { class: 'label' }, 'What to do'),
         element('p', {}, remedy),
         command === undefined ? undefined : element('pre', {}, element('code', {}, command)),
       ),
