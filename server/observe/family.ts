@@ -1,4 +1,4 @@
-// What a metric is, and what is observed: the exports whose shared counters it reads. Law: the series of an export that
+// What a metric is, and what is observed: the exports whose shared counters it reads. Law: most series of an export that
 // no client has used are left out while they are 0, or a thousand exports would fill every scrape.
 import { COMMANDS } from 'nbd-protocol'
 import { type Counters, REQUESTS_AT } from './counters.js'
@@ -53,7 +53,12 @@ export function isUsed(counters: Counters): boolean {
   return false
 }
 
-/** One number of each export. */
+/** One number of each export, also of those that nobody has used. */
+export function* ofAll({ exports }: Observed, at: number): Iterable<Sample> {
+  for (const { name, counters } of exports) yield { labels: { export: name }, value: counters[at] ?? 0 }
+}
+
+/** One number of each export that was used, or for which it is not 0. */
 export function* perExport({ exports }: Observed, at: number): Iterable<Sample> {
   for (const { name, counters } of exports) {
     const value = counters[at] ?? 0

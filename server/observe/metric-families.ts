@@ -19,7 +19,7 @@ import {
   UNCLEAN_AT,
   WRITTEN_BYTES_AT,
 } from './counters.js'
-import { type Family, perExport } from './family.js'
+import { type Family, ofAll, perExport } from './family.js'
 import {
   ages,
   buildInfo,
@@ -121,7 +121,7 @@ export const FAMILIES: readonly Family[] = [
     name: 'candor_export_suspect_bytes',
     help: 'Bytes that may have been lost and read as errors until they are written again.',
     type: 'gauge',
-    collect: (observed) => perExport(observed, SUSPECT_BYTES_AT),
+    collect: (observed) => ofAll(observed, SUSPECT_BYTES_AT),
   },
   {
     name: 'candor_export_unclean_end',

@@ -95,7 +95,7 @@ describe('what is counted', () => {
     while ((await scrape(candor.httpUrl)).sum('candor_ledger_entries_lost_total', { export: 'disk' }) < 20) {}
   })
 
-  test('an export that no client has used shows its size, state and thread, and nothing else', async (t) => {
+  test('an export that no client has used shows its size, state, suspect bytes and thread, and nothing else', async (t) => {
     const place = await serveDisk(lastFirst(t))
     const client = await attach(place.candor)
     await client.read(0, 512)
@@ -104,7 +104,7 @@ describe('what is counted', () => {
       new Set(samples.filter(({ labels }) => labels['export'] === name).map((s) => s.name))
     assert.ok(shown('idle').has('candor_export_size_bytes') && shown('idle').has('candor_export_state'))
     for (const name of shown('idle'))
-      assert.match(name, /^candor_(export_(size_bytes|state|allocated_bytes)|thread_pulse_age_seconds)$/)
+      assert.match(name, /^candor_(export_(size_bytes|state|suspect_bytes|allocated_bytes)|thread_pulse_age_seconds)$/)
     assert.ok(shown('disk').size > 10)
   })
 })
