@@ -244,22 +244,15 @@ const PROCESS = [
       [`candor_thread_pulse_age_seconds{${EXPORT}}`, '{{export}}'],
       [`candor_heartbeat_age_seconds{${SERVER}}`, '{{instance}}'],
     ],
-    {
-      steps: [green, red(15)],
-      width: 12,
-    },
+    { steps: [green, red(15)] },
   ),
-  lines(
-    'Up since, and what',
-    'dateTimeFromNow',
+  lines('Up since, and what', 'dateTimeFromNow', [
     [
-      [
-        `1000 * process_start_time_seconds{job="candor",${SERVER}} * on (instance) group_left (version, node) candor_build_info{${SERVER}}`,
-        '{{instance}} candor {{version}}, Node {{node}}',
-      ],
+      `1000 * process_start_time_seconds{job="candor",${SERVER}} * on (instance) group_left (version, node) candor_build_info{${SERVER}}`,
+      '{{instance}} candor {{version}}, Node {{node}}',
     ],
-    { width: 12 },
-  ),
+  ]),
+  lines('I/O engine', 'none', [[`candor_io_engine_info{${SERVER}}`, '{{instance}} {{engine}}']]),
 ]
 
 const datasource = { type: 'prometheus', uid: '$datasource' }

@@ -84,7 +84,9 @@ describe('what is counted', () => {
     assert.equal(sum('candor_requests_deferred_total', { command: 'write' }), 10)
   })
 
-  test('lines that the log sums up are counted, and so are entries that the ledger cannot write', async (t) => {
+  test('lines that the log sums up are counted, and so are entries that the ledger cannot write', {
+    timeout: 30_000,
+  }, async (t) => {
     const { candor, state } = await serveDisk(lastFirst(t), '--inject', 'write:EIO')
     // A folder in the ledger's place takes no entry, whoever writes.
     mkdirSync(join(state, 'errors-disk.jsonl'))

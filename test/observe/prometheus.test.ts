@@ -26,9 +26,9 @@ const RULES = readFileSync(projectFile('deploy/prometheus/candor.rules.yml'), 'u
 
 /** Metrics that rules and dashboard may speak of: candor's own, and those of Prometheus and of the process. */
 const known = new Set(FAMILIES.map(({ name }) => name))
-/** Those of space, which queries show as soon as they are there. */
+/** Those of space and of the I/O engine, whose queries are checked as soon as they are there. */
 const AWAITED =
-  /^candor_(?:backing_\w+|export_(?:allocated|reserve)_bytes|writes_refused_by_reserve_total|requests_held_since)$/
+  /^candor_(?:backing_\w+|export_(?:allocated|reserve)_bytes|writes_refused_by_reserve_total|requests_held_since|io_engine_info)$/
 
 function isThere(name: string): boolean {
   return known.has(name) || !AWAITED.test(name)
