@@ -1,5 +1,6 @@
 // The kernel's write-back is one for the whole machine: tests that presume its usual pace, and tests that change it, take
 // turns, whichever process they are in. Law: who changes it is alone, so that what was before is what comes after.
+import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import type { Scope } from './faults.js'
@@ -22,7 +23,10 @@ const pathOf = (setting: string) => `/proc/sys/vm/${setting}`
 /** For as long as the scope lasts nobody else changes the pace. Waits for those who do. */
 export function presumeUsualWriteBack(scope: Scope): void {
   descriptor ??= openSync(pathOf(LOCKED), 'r')
-  if (presuming === 0) lock(descriptor, '--shared')
+  if (presuming === 0) {
+    lock(descriptor, '--shared')
+    assertUsualPace()
+  }
   presuming += 1
   scope.after(() => {
     presuming -= 1
@@ -30,6 +34,15 @@ export function presumeUsualWriteBack(scope: Scope): void {
     closeSync(descriptor)
     descriptor = undefined
   })
+}
+
+/** Tests that were killed may have left it behind; what fails then says nothing about candor. */
+function assertUsualPace(): void {
+  for (const setting of SETTINGS) {
+    const value = readFileSync(pathOf(setting), 'utf8').trim()
+    const remedy = 'set it to its default, which is 500 for writeback and 3000 for expire'
+    assert.notEqual(value, HURRIED_CENTISECONDS, `${pathOf(setting)} is ${value}, as a killed test left it: ${remedy}`)
+  }
 }
 
 /** Makes the kernel's own write-back come after fractions of a second instead of half a minute. Waits until it is alone. */
