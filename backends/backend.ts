@@ -59,7 +59,7 @@ export interface Backend {
   /** Bytes; a safe integer. */
   readonly size: number
   readonly can: Capabilities
-  /** Names this storage whatever it is called (inode and birth time); undefined for what does not outlive the process. */
+  /** Names this storage whatever it is called (the file system's UUID, inode and birth time); undefined for what does not outlive the process. */
   readonly identity: string | undefined
   /** What an operator should know of this storage's weaknesses, a sentence each. */
   readonly warnings: readonly string[]
@@ -88,6 +88,19 @@ export interface Backend {
   extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome>
   /** A cheap look (one fstat), for once per batch that writes. */
   look(): Condition
+  /** It was let go of: what would touch storage waits, and `flush` repeats the outcome of the sync before. */
+  readonly released: boolean
+  /**
+   * Lets go of storage, so that its file system can be unmounted: waits for what is in the kernel, syncs and closes. The
+   * outcome is that of the sync; EBUSY when the kernel keeps a request for long: then nothing was let go of.
+   */
+  release(): Promise<Outcome>
+  /**
+   * Takes the same storage up again, when it was let go of, or when its path leads to it on another mount; else there is
+   * nothing to do. SYNC_FAILED in the outcome: what was not synced before stayed behind.
+   * @throws OpenError when the path leads to anything else
+   */
+  reopen(): Promise<Outcome>
   /** Gives locks and descriptors back, without a sync: flush first. */
   close(): Promise<void>
 }

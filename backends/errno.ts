@@ -16,6 +16,7 @@ export const {
   EAGAIN,
   ENOMEM,
   EACCES,
+  EBUSY,
   EINVAL,
   ENOENT,
   ENOSPC,

@@ -134,6 +134,18 @@ class FaultyBackend implements Backend {
     return this.#inner.look()
   }
 
+  get released(): boolean {
+    return this.#inner.released
+  }
+
+  release(): Promise<Outcome> {
+    return this.#later('flush', 0, 0, true, () => this.#inner.release())
+  }
+
+  reopen(): Promise<Outcome> {
+    return this.#inner.reopen()
+  }
+
   close(): Promise<void> {
     return this.#inner.close()
   }

@@ -2,13 +2,13 @@
 import type { Backend } from './backend.js'
 import { openMemory } from './memory.js'
 import type { ImageOptions, OpenedImage } from './sparse-file/open-image.js'
-import { openSparseFile, sparseFileOn } from './sparse-file/sparse-file.js'
+import { openSparseFile, type ServingOptions, sparseFileOn } from './sparse-file/sparse-file.js'
 
 /** What each kind of backend needs to be opened. */
 export interface BackendOptions {
   readonly 'sparse-file': ImageOptions
   /** An image that `openImage` opened and locked, perhaps in another thread; it is the backend's from here on. */
-  readonly 'opened-image': { readonly image: OpenedImage } & Pick<ImageOptions, 'readOnly' | 'engine'>
+  readonly 'opened-image': { readonly image: OpenedImage } & ServingOptions
   /** `size` in bytes. */
   readonly memory: { readonly size: number }
 }
@@ -35,6 +35,14 @@ export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'
 export { duplicateDescriptor, endAtOnce, sendDatagram, socketPair } from './native/file-io.js'
 export { type ChosenEngine, chooseIoEngine, IO_ENGINES, type IoEngineWish } from './native/io-engine.js'
 export * from './outcome.js'
+export type { Reopen } from './sparse-file/held-image.js'
 export { lockFile } from './sparse-file/image-lock.js'
-export { closeImage, createImage, type ImageOptions, type OpenedImage, openImage } from './sparse-file/open-image.js'
+export {
+  closeImage,
+  createImage,
+  type ImageOptions,
+  type OpenedImage,
+  openImage,
+  reopenImage,
+} from './sparse-file/open-image.js'
 export { type Storage, storageBackend } from './storage-backend.js'

@@ -1,6 +1,7 @@
 // A disk in memory, sparse by blocks: the reference model that every other backend is compared with. It forgets
 // everything when it is closed.
 import type { Backend, Capabilities, Condition, Extent, SparseRead } from './backend.js'
+import { EOPNOTSUPP } from './errno.js'
 import { DONE, type Outcome } from './outcome.js'
 
 const BLOCK_BYTES = 4096
@@ -139,6 +140,17 @@ class Memory implements Backend {
 
   look(): Condition {
     return { present: this.size, unlinked: false }
+  }
+
+  readonly released = false
+
+  /** There is nothing under it that could be unmounted. */
+  async release(): Promise<Outcome> {
+    return EOPNOTSUPP
+  }
+
+  async reopen(): Promise<Outcome> {
+    return DONE
   }
 
   async close(): Promise<void> {

@@ -2,7 +2,7 @@
 // is an error for the client, by the errno that it carries; nothing is answered with success that was not resolved.
 import type { Backend, Capabilities, Condition, Extent, SparseRead } from './backend.js'
 import { ZERO_FAST } from './backend.js'
-import { EIO, EROFS, errnoNumber } from './errno.js'
+import { EIO, EOPNOTSUPP, EROFS, errnoNumber } from './errno.js'
 import { DONE, errnoOf, NOT_FAST, type Outcome, SYNC_FAILED, WOULD_BLOCK } from './outcome.js'
 
 /** `offset` and `length` are bytes within `size`. An error with a `code` such as 'ENOSPC' is told as that, others as EIO. */
@@ -142,6 +142,17 @@ class StorageBackend implements Backend {
 
   look(): Condition {
     return { present: this.size, unlinked: false }
+  }
+
+  readonly released = false
+
+  /** Whoever embeds the server knows best how to let go of it. */
+  async release(): Promise<Outcome> {
+    return EOPNOTSUPP
+  }
+
+  async reopen(): Promise<Outcome> {
+    return DONE
   }
 
   async close(): Promise<void> {

@@ -3,7 +3,7 @@
     {
       "target_name": "file_io",
       "sources": [
-        "file-io.c", "io-ops.c", "io-extents.c", "io-threads.c", "io-ring.c", "io-ring-map.c", "io-queue.c",
+        "file-io.c", "fs-uuid.c", "io-ops.c", "io-extents.c", "io-threads.c", "io-ring.c", "io-ring-map.c", "io-queue.c",
         "service-manager.c"
       ],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"],

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs-uuid.h"
 #include "io-ops.h"
 #include "io-queue.h"
 #include "napi-door.h"
@@ -210,6 +211,7 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("probe", probe),
       DOOR("lookAt", look_at),
       DOOR("fileSystemType", file_system_type),
+      DOOR("fileSystemUuid", file_system_uuid),
       DOOR("logicalBlockSize", logical_block_size),
       DOOR("duplicate", duplicate),
       DOOR("socketPair", socket_pair),

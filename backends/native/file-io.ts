@@ -46,6 +46,8 @@ interface FileIo {
   lookAt(fd: number, into: Float64Array): Outcome
   /** fstatfs(2): the file system's magic number, or minus errno. */
   fileSystemType(fd: number): number
+  /** FS_IOC_GETFSUUID, or ext4's and XFS's own ioctl: 32 hexadecimal digits, or '' where the kernel does not tell. */
+  fileSystemUuid(fd: number): string
   /** ioctl_block BLKSSZGET: bytes, or minus errno. */
   logicalBlockSize(fd: number): number
   /** fcntl(2) F_DUPFD_CLOEXEC: a new descriptor, or minus errno. */

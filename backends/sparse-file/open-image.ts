@@ -25,7 +25,7 @@ export interface OpenedImage {
   readonly size: number
   readonly device: number
   readonly isBlockDevice: boolean
-  /** Inode and birth time, or a block device's number. */
+  /** The file system's UUID where the kernel tells it, inode and birth time; or a block device's number. */
   readonly identity: string
   /** Bytes: 1 for files, the device's own for block devices. */
   readonly logicalBlockSize: number
@@ -60,8 +60,17 @@ const REASONS: Readonly<Record<string, (path: string) => string>> = {
   ENOTDIR: (path) => `a part of ${path} is not a directory: give the right path`,
 }
 
-function refusal(error: unknown, path: string): OpenError {
+/** The same of an image that was served a moment ago. */
+const REASONS_AGAIN: typeof REASONS = {
+  ENOENT: (path) => `there is no image at ${path}: mount its file system first`,
+  EROFS: (path) => `${path} lies on a file system that is read-only: mount it writable first`,
+  EIO: (path) => `the file system of ${path} answers with EIO: unmount it, and mount it again`,
+}
+
+function refusal(error: unknown, path: string, again = false): OpenError {
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+  const sentence = again ? REASONS_AGAIN[code]?.(path) : undefined
+  if (sentence !== undefined) return new OpenError(sentence)
   return new OpenError(REASONS[code]?.(path) ?? `cannot open ${path}: ${(error as Error).message}`)
 }
 
@@ -101,13 +110,13 @@ export function createImage(path: string, size: number): void {
   }
 }
 
-function openOrCreate(path: string, options: ImageOptions): { fd: number; created: boolean } {
+function openOrCreate(path: string, options: ImageOptions, again: boolean): { fd: number; created: boolean } {
   const flags = (options.readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK
   try {
     return { fd: openSync(path, flags), created: false }
   } catch (error) {
     const missing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
-    if (!missing || options.create === undefined || options.readOnly) throw refusal(error, path)
+    if (!missing || options.create === undefined || options.readOnly) throw refusal(error, path, again)
   }
   createImage(path, options.create)
   return { fd: openSync(path, flags), created: true }
@@ -126,7 +135,9 @@ function measure(fd: number, path: string, status: Stats): { size: number; logic
 
 function identityOf(fd: number, isBlockDevice: boolean): string {
   const { ino, birthtimeNs, rdev } = fstatSync(fd, { bigint: true })
-  return isBlockDevice ? `device-${rdev}` : `${ino}-${birthtimeNs}`
+  if (isBlockDevice) return `device-${rdev}`
+  const uuid = fileIo.fileSystemUuid(fd)
+  return uuid === '' ? `${ino}-${birthtimeNs}` : `${uuid}-${ino}-${birthtimeNs}`
 }
 
 /** Gives an image back that nobody came to serve. */
@@ -135,9 +146,17 @@ export function closeImage({ fd }: OpenedImage): void {
 }
 
 /** Opens and locks an image; in the main thread, since fs-ext is at home in one thread only. @throws OpenError */
-export async function openImage(options: ImageOptions): Promise<OpenedImage> {
-  const path = resolve(options.path)
-  const { fd, created } = openOrCreate(path, options)
+export function openImage(options: ImageOptions): Promise<OpenedImage> {
+  return open(resolve(options.path), options, false)
+}
+
+/** The same for an image that was let go of, or that another mount shows. @throws OpenError */
+export function reopenImage({ path, readOnly }: ImageOptions): Promise<OpenedImage> {
+  return open(path, { path, readOnly }, true)
+}
+
+async function open(path: string, options: ImageOptions, again: boolean): Promise<OpenedImage> {
+  const { fd, created } = openOrCreate(path, options, again)
   try {
     const status = fstatSync(fd)
     const { size, logicalBlockSize } = measure(fd, path, status)

@@ -1,6 +1,4 @@
-// A disk image in a sparse file, or on a block device. Law: one open file description for all I/O, syncs and locks;
-// what might wait for storage never runs in the calling thread.
-import { closeSync, openSync } from 'node:fs'
+// A disk image in a sparse file, or on a block device. Law: what might wait for storage never runs in the calling thread.
 import type { Backend, Capabilities, Condition, Extent, SparseRead } from '../backend.js'
 import { ZERO_FAST, ZERO_PUNCH } from '../backend.js'
 import { EOPNOTSUPP } from '../errno.js'
@@ -8,27 +6,24 @@ import {
   fileIo,
   IO_EXTENTS,
   IO_FLAG_DURABLE,
-  IO_FLUSH,
   IO_PUNCH,
   IO_READ,
   IO_SAME_FILE,
   IO_SYNCFS,
   IO_WILLNEED,
   IO_WRITE,
-  IO_WRITE_BACK,
   IO_WRITE_DURABLE,
   IO_WRITE_ZEROES,
   IO_ZERO_RANGE,
   STALLED,
 } from '../native/file-io.js'
 import { chooseIoEngine } from '../native/io-engine.js'
-import { type IoPool, poolForDevice } from '../native/io-pool.js'
 import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits, warningsFor } from './file-system.js'
-import { capabilitiesOf, type ImageOptions, type OpenedImage, openImage } from './open-image.js'
+import { HeldImage, type Reopen } from './held-image.js'
+import { capabilitiesOf, type ImageOptions, type OpenedImage, openImage, reopenImage } from './open-image.js'
 import { runsOf, wholeBlocks } from './runs.js'
 import { readFlags, readSparse } from './sparse-read.js'
-import { WriteBack } from './write-back.js'
 
 const PAGE_BYTES = 4096
 /** After an inline write that stalled, writes go to the pool for this long. */
@@ -39,23 +34,21 @@ export async function openSparseFile(options: ImageOptions): Promise<Backend> {
   return sparseFileOn(await openImage(options), options)
 }
 
+export interface ServingOptions extends Pick<ImageOptions, 'readOnly' | 'engine'> {
+  /** Opens the image once more after it was let go of; by default in the calling thread, which has to be the main one. */
+  readonly reopen?: Reopen | undefined
+}
+
 /** A backend over an image that is open and locked already. */
-export const sparseFileOn = (image: OpenedImage, how: Pick<ImageOptions, 'readOnly' | 'engine'>): Backend =>
-  new SparseFile(image, how)
+export const sparseFileOn = (image: OpenedImage, how: ServingOptions): Backend => new SparseFile(image, how)
 
 class SparseFile implements Backend {
   readonly size: number
   readonly can: Capabilities
   readonly identity: string
   readonly warnings: readonly string[]
-  readonly #fd: number
-  /** A second open file description, to ask whether write-back failed: the kernel tells each description once. */
-  readonly #witnessFd: number
-  readonly #path: Uint8Array | null
+  readonly #image: HeldImage
   readonly #block: number
-  readonly #pool: IoPool
-  readonly #status = new Float64Array(2)
-  readonly #writeBack: WriteBack
   #reads: 'nowait' | 'inline' | 'wait'
   readonly #writes: 'inline' | 'wait'
   #punches = true
@@ -64,16 +57,12 @@ class SparseFile implements Backend {
   #lockHolders = 0
   #standBackUntil = 0
 
-  constructor(image: OpenedImage, { readOnly, engine = 'auto' }: Pick<ImageOptions, 'readOnly' | 'engine'>) {
+  constructor(image: OpenedImage, { readOnly, engine = 'auto', reopen = reopenImage }: ServingOptions) {
     const traits = fileSystemTraits(image.isBlockDevice ? 0 : fileIo.fileSystemType(image.fd))
     this.size = image.size
     this.identity = image.identity
-    this.#fd = image.fd
-    this.#witnessFd = openSync(`/proc/self/fd/${image.fd}`, 'r')
-    this.#path = image.isBlockDevice ? null : new TextEncoder().encode(`${image.path}\0`)
+    this.#image = new HeldImage(image, { writable: !readOnly, engine: chooseIoEngine(engine).engine, reopen })
     this.#block = image.logicalBlockSize
-    this.#pool = poolForDevice(image.device, chooseIoEngine(engine).engine)
-    this.#writeBack = new WriteBack((at, length) => this.#pool.run(IO_WRITE_BACK, 0, this.#fd, null, 0, length, at))
     this.#reads = traits.reads
     this.#writes = traits.writes
     this.can = capabilitiesOf(image, readOnly)
@@ -81,17 +70,19 @@ class SparseFile implements Backend {
   }
 
   readNow(target: Uint8Array, start: number, length: number, offset: number): Outcome {
-    if (this.#reads === 'wait') return WOULD_BLOCK
-    const outcome = fileIo.readNow(this.#fd, target, start, length, offset, this.#reads === 'nowait' ? 1 : 0)
+    const { fd } = this.#image
+    if (this.#reads === 'wait' || fd < 0) return WOULD_BLOCK
+    const outcome = fileIo.readNow(fd, target, start, length, offset, this.#reads === 'nowait' ? 1 : 0)
     if (outcome !== EOPNOTSUPP || this.#reads !== 'nowait') return outcome
     this.#reads = 'wait'
     return WOULD_BLOCK
   }
 
   writeNow(source: Uint8Array, start: number, length: number, offset: number): Outcome {
-    if (!this.#mayWriteInline(length, offset)) return WOULD_BLOCK
-    const outcome = fileIo.writeNow(this.#fd, source, start, length, offset, 0)
-    if ((outcome & ~STALLED) === DONE) this.#writeBack.wrote(offset, length)
+    const { fd } = this.#image
+    if (fd < 0 || !this.#mayWriteInline(length, offset)) return WOULD_BLOCK
+    const outcome = fileIo.writeNow(fd, source, start, length, offset, 0)
+    if ((outcome & ~STALLED) === DONE) this.#image.writeBack.wrote(offset, length)
     if (outcome >= 0 && (outcome & STALLED) !== 0) {
       this.#standBackUntil = performance.now() + STAND_BACK_MS
       return outcome & ~STALLED
@@ -110,23 +101,23 @@ class SparseFile implements Backend {
 
   /** Writing a part of a page that is not in the cache reads the rest of it from the disk first. */
   #edgesCached(offset: number, end: number): boolean {
-    if (offset % PAGE_BYTES !== 0 && fileIo.cached(this.#fd, offset) === 0) return false
-    return end % PAGE_BYTES === 0 || fileIo.cached(this.#fd, end - 1) === 1
+    if (offset % PAGE_BYTES !== 0 && fileIo.cached(this.#image.fd, offset) === 0) return false
+    return end % PAGE_BYTES === 0 || fileIo.cached(this.#image.fd, end - 1) === 1
   }
 
   read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome> {
-    const flags = readFlags(this.#reads === 'nowait', length)
-    return this.#pool.run(IO_READ, flags, this.#fd, target, start, length, offset)
+    return this.#image.run(IO_READ, readFlags(this.#reads === 'nowait', length), target, start, length, offset)
   }
 
   readSparse(headroom: number, length: number, offset: number): Promise<SparseRead | Outcome> {
-    return readSparse(this.#pool, this.#fd, this.#reads === 'nowait', headroom, length, offset)
+    return readSparse(this.#image, this.#reads === 'nowait', headroom, length, offset)
   }
 
   async write(source: Uint8Array, start: number, length: number, offset: number, durable: boolean): Promise<Outcome> {
     const kind = durable ? IO_WRITE_DURABLE : IO_WRITE
-    const write = () => this.#pool.run(kind, 0, this.#fd, source, start, length, offset)
-    const run = durable ? () => this.#andStillThere(write) : () => this.#writeBack.behind(write, offset, length)
+    const write = () => this.#image.run(kind, 0, source, start, length, offset)
+    const { writeBack } = this.#image
+    const run = durable ? () => this.#andStillThere(write) : () => writeBack.behind(write, offset, length)
     // A write that came here for its edges holds the lock while it reads; one that came because of another's lock, or
     // for its durability, holds it no longer than an inline write, and must not keep the others away.
     const reads = !this.#edgesCached(offset, offset + length)
@@ -189,15 +180,15 @@ class SparseFile implements Backend {
 
   #change(kind: number, offset: number, length: number, durable: boolean): Promise<Outcome> {
     const flags = durable ? IO_FLAG_DURABLE : 0
-    const change = () => this.#holdingLock(() => this.#pool.run(kind, flags, this.#fd, null, 0, length, offset))
+    const change = () => this.#holdingLock(() => this.#image.run(kind, flags, null, 0, length, offset))
     return durable ? this.#andStillThere(change) : change()
   }
 
   /** A durable change of a file that nobody can find again is DETACHED; the look at its path runs beside the change. */
   async #andStillThere(run: () => Promise<Outcome>): Promise<Outcome> {
-    const path = this.#path
+    const { path } = this.#image
     if (path === null) return run()
-    const look = this.#pool.run(IO_SAME_FILE, 0, this.#fd, path, 0, path.length, 0)
+    const look = this.#image.run(IO_SAME_FILE, 0, path, 0, path.length, 0)
     const [outcome, place] = await Promise.all([run(), look])
     return outcome === DONE ? place : outcome
   }
@@ -212,42 +203,47 @@ class SparseFile implements Backend {
   }
 
   flush(): Promise<Outcome> {
-    if (!this.can.write) return Promise.resolve(DONE)
-    const path = this.#path
-    return this.#writeBack.around(() => this.#pool.run(IO_FLUSH, 0, this.#fd, path, 0, path?.length ?? 0, 0))
+    return this.#image.flush()
   }
 
   async settle(): Promise<Outcome> {
-    const outcome = await this.#pool.run(IO_SYNCFS, 0, this.#fd, null, 0, 0, 0)
+    const outcome = await this.#image.run(IO_SYNCFS, 0, null, 0, 0, 0)
     return outcome === DONE ? this.flush() : outcome
   }
 
   probe(): Outcome {
-    const own = fileIo.probe(this.#fd)
-    return this.#writeBack.probed(fileIo.probe(this.#witnessFd) || own)
+    return this.#image.probe()
   }
 
   cache(offset: number, length: number): Promise<Outcome> {
-    return this.#pool.run(IO_WILLNEED, 0, this.#fd, null, 0, length, offset)
+    return this.#image.run(IO_WILLNEED, 0, null, 0, length, offset)
   }
 
   async extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome> {
     if (!this.can.extents) return [{ length, hole: false, zero: false }]
     const numbers = new Float64Array(1 + 2 * limit)
     const bytes = new Uint8Array(numbers.buffer)
-    const outcome = await this.#pool.run(IO_EXTENTS, limit, this.#fd, bytes, 0, length, offset)
+    const outcome = await this.#image.run(IO_EXTENTS, limit, bytes, 0, length, offset)
     return outcome === DONE ? runsOf(numbers, offset) : errnoOf(outcome)
   }
 
   look(): Condition {
-    const unknown = fileIo.lookAt(this.#fd, this.#status) !== 0
-    const [size = this.size, links = 1] = this.#status
-    const sound = unknown || this.#path === null
-    return { present: sound ? this.size : Math.min(size, this.size), unlinked: !sound && links === 0 }
+    return this.#image.look()
+  }
+
+  get released(): boolean {
+    return this.#image.released
+  }
+
+  release(): Promise<Outcome> {
+    return this.#image.release()
+  }
+
+  reopen(): Promise<Outcome> {
+    return this.#image.reopen()
   }
 
   async close(): Promise<void> {
-    closeSync(this.#witnessFd)
-    closeSync(this.#fd)
+    this.#image.close()
   }
 }

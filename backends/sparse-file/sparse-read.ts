@@ -2,8 +2,8 @@
 // is told only where the kernel called it one; short reads bring its zeroes.
 import type { SparseRead } from '../backend.js'
 import { IO_FLAG_RING, IO_READ, IO_READ_SPARSE } from '../native/file-io.js'
-import type { IoPool } from '../native/io-pool.js'
 import { DONE, type Outcome } from '../outcome.js'
+import type { HeldImage } from './held-image.js'
 import { RUNS_MAX, runsOf, sparseReadRoom } from './runs.js'
 
 /**
@@ -19,8 +19,7 @@ export function readFlags(nowait: boolean, length: number): number {
 
 /** As Backend's `readSparse`; `nowait`: the file system can say that a page is not in the cache. */
 export async function readSparse(
-  pool: IoPool,
-  fd: number,
+  image: Pick<HeldImage, 'run'>,
   nowait: boolean,
   headroom: number,
   length: number,
@@ -29,9 +28,9 @@ export async function readSparse(
   const { bytes, start, runsAt } = sparseReadRoom(headroom, length)
   const buffer = Buffer.allocUnsafeSlow(bytes)
   if (length <= SHORT_READ_BYTES_MAX) {
-    const outcome = await pool.run(IO_READ, readFlags(nowait, length), fd, buffer, start, length, offset)
+    const outcome = await image.run(IO_READ, readFlags(nowait, length), buffer, start, length, offset)
     return outcome === DONE ? { buffer, start, runs: [{ length, hole: false, zero: false }] } : outcome
   }
-  const outcome = await pool.run(IO_READ_SPARSE, RUNS_MAX, fd, buffer, start, length, offset)
+  const outcome = await image.run(IO_READ_SPARSE, RUNS_MAX, buffer, start, length, offset)
   return outcome === DONE ? { buffer, start, runs: runsOf(new Float64Array(buffer.buffer, runsAt), offset) } : outcome
 }

@@ -17,6 +17,7 @@ interface CtlFlags {
 /** What can be asked, and what it takes. */
 const ACTIONS: Readonly<Record<string, { readonly takesName: boolean }>> = {
   exports: { takesName: false },
+  release: { takesName: true },
   resume: { takesName: true },
   forget: { takesName: true },
   inject: { takesName: true },
@@ -24,11 +25,14 @@ const ACTIONS: Readonly<Record<string, { readonly takesName: boolean }>> = {
   'hold-fail': { takesName: true },
 }
 
-function line({ name, size, readOnly, state, suspectBytes, suspectRanges, held, heldSince }: ExportSummary): string {
+function line({ name, size, readOnly, state, ...more }: ExportSummary): string {
+  const { suspectBytes, suspectRanges, held, heldSince, releasedSince } = more
   const access = readOnly ? 'read-only' : 'writable'
   const suspect = suspectBytes === 0 ? '' : `, ${formatBytes(suspectBytes)} suspect in ${suspectRanges} ranges`
   const waiting = held === 0 ? '' : `, ${held} writes held for want of space since ${heldSince}`
-  return `${name}: ${state}, ${formatBytes(size)}, ${access}${suspect}${waiting}`
+  const released =
+    releasedSince === undefined ? '' : `, released since ${releasedSince}: 'candor ctl resume ${name}' ends it`
+  return `${name}: ${state}, ${formatBytes(size)}, ${access}${suspect}${waiting}${released}`
 }
 
 async function run({ action, name, words, json, 'state-dir': given }: CtlFlags): Promise<number> {
@@ -49,7 +53,7 @@ async function run({ action, name, words, json, 'state-dir': given }: CtlFlags):
 
 export const ctl: Command<CtlFlags> = {
   words: 'ctl <action> [name] [words..]',
-  describe: 'ask a running server: exports; resume, forget, inject, hold-release, hold-fail NAME',
+  describe: 'ask a running server: exports; release, resume, forget, inject, hold-release, hold-fail NAME',
   flags: (yargs) =>
     yargs
       .positional('action', { describe: Object.keys(ACTIONS).join(', '), type: 'string' })
@@ -65,6 +69,7 @@ export const ctl: Command<CtlFlags> = {
         },
       })
       .example('$0 ctl exports', 'every export and its state')
+      .example('$0 ctl release disk.img', 'let go of the image, to unmount its file system; requests wait until resume')
       .example('$0 ctl resume disk.img', 'storage is good again: sync, and believe it if that succeeds')
       .example('$0 ctl inject disk.img write:ENOSPC@1G-2G', 'fail writes on purpose; off ends it')
       .example('$0 ctl forget disk.img', 'the image was restored from a backup: nothing of it is suspect'),

@@ -1,6 +1,7 @@
 // `candor errors`: what failed on an export, and where, from the ledger in the state directory.
 import { defaultStateDirectory } from '../config.js'
 import { type LedgerEntry, ledgerPath, readLedger } from '../state/ledger.js'
+import { UsageError } from '../values.js'
 import type { Command } from './command.js'
 import { formatBytes, formatSectors } from './format.js'
 
@@ -15,9 +16,17 @@ function line({ time, client, command, offset, length, errno, count }: LedgerEnt
   return `${time}  ${command}${where}: ${errno}, ${count} request${count === 1 ? '' : 's'} of ${client}`
 }
 
+function read(path: string): ReturnType<typeof readLedger> {
+  try {
+    return readLedger(path)
+  } catch (error) {
+    throw new UsageError(`${path} cannot be read (${(error as Error).message}): mend it, or move it away`)
+  }
+}
+
 async function run({ name, json, 'state-dir': given }: ErrorsFlags): Promise<number> {
   const path = ledgerPath(given ?? defaultStateDirectory(), name)
-  const { entries, damaged } = readLedger(path)
+  const { entries, damaged } = read(path)
   if (damaged > 0) process.stderr.write(`candor: ${damaged} damaged lines of ${path} are left out\n`)
   if (json) process.stdout.write(`${JSON.stringify(entries, undefined, 2)}\n`)
   else if (entries.length === 0) process.stdout.write(`no request failed on '${name}', as far as ${path} knows\n`)

@@ -3,7 +3,7 @@
 import { openBackend } from '../../backends/index.js'
 import { defaultStateDirectory } from '../config.js'
 import { type DiskMap, drawMap, MAP_CELLS_MAX, windowFault } from '../exports/disk-map.js'
-import { findRecord, readRecord, recordPath } from '../state/image-record.js'
+import { findRecord, locateRecord, readRecord } from '../state/image-record.js'
 import { ledgerPath, readLedger } from '../state/ledger.js'
 import { parseCount, parseSize, UsageError } from '../values.js'
 import { askServer } from './ask-server.js'
@@ -56,7 +56,7 @@ async function fromImage(stateDirectory: string, name: string, path: string, wis
     const window = { from: wish.from ?? 0, to: wish.to ?? size, cells: wish.cells }
     const fault = windowFault(window, size)
     if (fault !== undefined) throw new UsageError(fault)
-    const { stored } = readRecord(recordPath(stateDirectory, { identity, path, size }), size)
+    const { stored } = readRecord(locateRecord(stateDirectory, { identity }), size)
     const sources = {
       name,
       size,

@@ -1,6 +1,6 @@
 // What an operator may ask of an export, and what is answered. Each action gets the export and the words behind its name.
 import { commandName } from 'nbd-protocol'
-import { DONE, errnoName, errnoOf } from '../../backends/index.js'
+import { DONE, EBUSY, errnoName, errnoOf, OpenError } from '../../backends/index.js'
 import { drawMap, MAP_CELLS_DEFAULT, type MapRange, windowFault } from '../exports/disk-map.js'
 import type { Export } from '../exports/export.js'
 import type { ExportRegistry } from '../exports/registry.js'
@@ -32,32 +32,72 @@ export interface ExportSummary {
   /** Requests that wait for space, and since when. */
   readonly held: number
   readonly heldSince: string | undefined
+  /** When the image was let go of; requests wait since then. */
+  readonly releasedSince: string | undefined
 }
 
 function summary(entry: Export): ExportSummary {
   const { suspect, state } = entry.durability
   const { name, size, readOnly } = entry
   const { held, since } = entry.space
-  const heldSince = since === undefined ? undefined : new Date(since).toISOString()
-  return { name, size, readOnly, state, suspectBytes: suspect.bytes, suspectRanges: suspect.count, held, heldSince }
+  const suspects = { suspectBytes: suspect.bytes, suspectRanges: suspect.count }
+  const waiting = { held, heldSince: timeOf(since), releasedSince: timeOf(entry.recess.since) }
+  return { name, size, readOnly, state, ...suspects, ...waiting }
+}
+
+function timeOf(since: number | undefined): string | undefined {
+  return since === undefined ? undefined : new Date(since).toISOString()
 }
 
 /** The same of an export whose thread is waiting for its storage, from what is known without it. */
 export function stalledSummary({ name, size, readOnly, counters }: ExportFace): ExportSummary {
   const [suspectBytes = 0, held = 0] = [counters[SUSPECT_BYTES_AT], counters[HELD_AT]]
-  return { name, size, readOnly, state: 'stalled', suspectBytes, suspectRanges: 0, held, heldSince: undefined }
+  const unknown = { suspectRanges: 0, heldSince: undefined, releasedSince: undefined }
+  return { name, size, readOnly, state: 'stalled', suspectBytes, held, ...unknown }
 }
 
 export function failed(error: string): ControlReply {
   return { ok: false, error }
 }
 
-async function resume(entry: Export): Promise<ControlReply> {
-  entry.inspect()
-  const outcome = await entry.durability.resume()
-  if (outcome === DONE) return { ok: true, result: summary(entry) }
-  const errno = errnoName(errnoOf(outcome))
-  return failed(`export ${entry.name} is still ${entry.state}: its sync fails with ${errno}; mend the storage first`)
+/** Lets go of the image, so that an operator can unmount what it lies on. */
+function release(log: Log): Act {
+  return async (entry) => {
+    entry.inspect()
+    const outcome = await entry.recess.begin()
+    if (!entry.recess.active) {
+      const errno = errnoName(errnoOf(outcome))
+      return failed(
+        errnoOf(outcome) === EBUSY
+          ? `export ${entry.name} was not released: the kernel does not give its requests back; mend the storage first`
+          : `export ${entry.name} cannot be released: ${errno}`,
+      )
+    }
+    log.warn({ export: entry.name }, `export ${entry.name} is released: requests wait until 'candor ctl resume'`)
+    return { ok: true, result: summary(entry) }
+  }
+}
+
+/** The operator's word that storage is good again. */
+function resume(log: Log): Act {
+  return async (entry) => {
+    entry.inspect()
+    const wasReleased = entry.recess.active
+    try {
+      const outcome = await entry.recess.end()
+      if (wasReleased) log.info({ export: entry.name }, `export ${entry.name} is held again: requests go on`)
+      entry.inspect()
+      if (outcome === DONE && entry.state === 'ok') return { ok: true, result: summary(entry) }
+      if (outcome === DONE) return failed(`export ${entry.name} is ${entry.state}: its image is not whole; see the log`)
+      const errno = errnoName(errnoOf(outcome))
+      return failed(
+        `export ${entry.name} is still ${entry.state}: its sync fails with ${errno}; mend the storage, then ask again`,
+      )
+    } catch (error) {
+      if (!(error instanceof OpenError)) throw error
+      return failed(`export ${entry.name} is still ${wasReleased ? 'released' : entry.state}: ${error.message}`)
+    }
+  }
 }
 
 async function forget(entry: Export): Promise<ControlReply> {
@@ -105,6 +145,8 @@ async function map(entry: Export, words: readonly string[]): Promise<ControlRepl
     const word = words[at] ?? ''
     return word === '' ? byDefault : /^\d+$/.test(word) ? Number(word) : Number.NaN
   })
+  if (entry.recess.active)
+    return failed(`export ${entry.name} is released: it can be drawn again after 'candor ctl resume'`)
   const window = { from: from ?? 0, to: to ?? entry.size, cells: cells ?? MAP_CELLS_DEFAULT }
   const fault = windowFault(window, entry.size)
   if (fault !== undefined) return failed(fault)
@@ -128,7 +170,8 @@ type Act = (entry: Export, words: readonly string[]) => Promise<ControlReply>
 
 function actions(log: Log): Readonly<Record<string, Act>> {
   return {
-    resume,
+    release: release(log),
+    resume: resume(log),
     forget,
     map,
     errors,

@@ -5,31 +5,26 @@ import type { Backend } from '../../backends/backend.js'
 import { DETACHED, DONE, EIO, errnoOf, isSyncFailure, type Outcome, SYNC_FAILED } from '../../backends/index.js'
 import type { ExportState } from '../observe/counters.js'
 import type { Change, DurabilityEvents, DurableRecord } from './durable-record.js'
-import { PageMarks } from './page-marks.js'
-import { type Range, RangeSet } from './range-set.js'
+import type { Range, RangeSet } from './range-set.js'
+import { SuspectRanges } from './suspect-ranges.js'
+import { Unflushed } from './unflushed.js'
 
 const SYNC_REASON = 'a sync failed: what was written since the last good one may be lost'
 const SEVERITY: Readonly<Record<ExportState, number>> = { ok: 0, degraded: 1, detached: 2 }
 
 export class Durability {
-  /** Bytes that may be lost: they read as EIO until they are written again. */
-  readonly suspect = new RangeSet()
   readonly #backend: () => Backend
   readonly #record: DurableRecord | undefined
   readonly #events: DurabilityEvents
-  readonly #inFlight = new Set<Change>()
-  #unflushed = new PageMarks()
-  /** What the running sync covers. */
-  #syncing: PageMarks | undefined
+  readonly #flush = () => this.#backend().flush()
+  readonly #unflushed = new Unflushed()
+  readonly #suspects = new SuspectRanges()
   #running: Promise<Outcome> | undefined
   #next: Promise<Outcome> | undefined
   #state: ExportState = 'ok'
   #failure: Outcome = DONE
   #unrecorded = false
-  /** Grows whenever bytes become suspect: a change that began before says nothing about them. */
   #epoch = 0
-  /** Suspect bytes were written again since the record was stored; it may drop them after the next good sync. */
-  #rewritten = false
   #stored: Promise<Outcome> = Promise.resolve(DONE)
 
   /** `backend` is asked for anew each time: fault injection may stand before it for a while. */
@@ -37,6 +32,11 @@ export class Durability {
     this.#backend = backend
     this.#record = record
     this.#events = events
+  }
+
+  /** Bytes that may be lost: they read as EIO until they are written again. */
+  get suspect(): RangeSet {
+    return this.#suspects.now
   }
 
   get state(): ExportState {
@@ -78,25 +78,20 @@ export class Durability {
   /** A change that waits for storage is about to be submitted. */
   begin(offset: number, length: number): Change {
     this.mark(offset, length)
-    const change = { start: offset, end: offset + length, epoch: this.#epoch }
-    this.#inFlight.add(change)
-    return change
+    return this.#unflushed.begin(offset, length, this.#epoch)
   }
 
   /** Storage has answered. A whole success clears what was suspect, unless a failure came in between. */
   finish(change: Change, succeeded: boolean, durable: boolean): void {
-    this.#inFlight.delete(change)
+    this.#unflushed.finish(change)
     if (!succeeded || change.epoch !== this.#epoch) return
     if (this.suspect.count !== 0) this.rewritten(change.start, change.end - change.start)
-    if (!durable) return
-    this.#unflushed.unmark(change.start, change.end - change.start)
-    this.#syncing?.unmark(change.start, change.end - change.start)
+    if (durable) this.#unflushed.durable(change)
   }
 
   /** A range was written whole by a change that began and ended in this turn. Clearing is exact. */
   rewritten(offset: number, length: number): void {
-    this.suspect.remove(offset, offset + length)
-    this.#rewritten = true
+    this.#suspects.rewrite(offset, offset + length)
     this.#events.changed()
   }
 
@@ -105,15 +100,12 @@ export class Durability {
    * there before. Asked of reads from the cache as well, which holes get into without a word.
    */
   readBack(offset: number, length: number): void {
-    if (this.#unflushed.empty && this.#syncing === undefined) return
-    const unflushed = this.#unflushed.intersects(offset, length) || this.#syncing?.intersects(offset, length)
-    if (unflushed) this.probe()
+    if (!this.#unflushed.empty && this.#unflushed.intersects(offset, length)) this.#ask()
   }
 
   /** Asks whether write-back has failed since the last sync; once a second, and after reads that missed the cache. */
   probe(): void {
-    if (this.#unflushed.empty && this.#syncing === undefined) return
-    this.#ask()
+    if (!this.#unflushed.empty) this.#ask()
   }
 
   #ask(): void {
@@ -126,34 +118,47 @@ export class Durability {
     if (this.#failure !== DONE) return Promise.resolve(this.#failure)
     // A next one that is about to begin covers this call too; two syncs at a time would lose each other's marks.
     if (this.#next !== undefined) return this.#next
-    if (this.#running === undefined) return this.#sync()
+    if (this.#running === undefined) return this.#sync(this.#flush)
     // The running sync began before this call: what completed in between needs the next one.
-    this.#next = this.#running.then(() => {
+    this.#next = this.#alone(() => {
       this.#next = undefined
-      return this.#failure === DONE ? this.#sync() : this.#failure
+      return this.#failure === DONE ? this.#sync(this.#flush) : Promise.resolve(this.#failure)
     })
     return this.#next
   }
 
-  #sync(): Promise<Outcome> {
+  /** Starts a sync in the very turn in which no other one is running. */
+  async #alone(start: () => Promise<Outcome>): Promise<Outcome> {
+    while (this.#running !== undefined) await this.#running
+    return start()
+  }
+
+  /** `run` syncs; no other sync may be running. `pardons`: success ends what an earlier failure began. */
+  #sync(run: () => Promise<Outcome>, pardons = false): Promise<Outcome> {
     const epoch = this.#epoch
-    this.#syncing = this.#unflushed
-    this.#unflushed = new PageMarks()
-    for (const { start, end } of this.#inFlight) this.#unflushed.mark(start, end - start)
-    // What is rewritten while the sync runs is not covered by it, so the record keeps what is suspect now.
-    const suspect = this.#rewritten ? [...this.suspect] : undefined
-    this.#rewritten = false
-    this.#running = this.#backend()
-      .flush()
-      .then((outcome) => {
-        const told = this.judge(outcome, epoch)
-        if (told === DONE) this.#noted(this.#record?.synced(this.#unflushed.ranges(this.#backend().size)) ?? true)
-        if (told === DONE && suspect !== undefined) this.#store(suspect)
-        this.#syncing = undefined
-        this.#running = undefined
-        return told
-      })
+    this.#unflushed.syncBegins()
+    this.#suspects.syncBegins()
+    this.#running = run().then((outcome) => {
+      this.judge(outcome, epoch)
+      this.#synced(outcome === DONE && this.#epoch === epoch, pardons)
+      this.#running = undefined
+      return this.#told(outcome, epoch)
+    })
     return this.#running
+  }
+
+  /** The running sync has ended. One that has not succeeded covers nothing, whatever became of the export. */
+  #synced(succeeded: boolean, pardons: boolean): void {
+    this.#unflushed.syncEnds(succeeded, this.#backend().size)
+    const lessToStore = this.#suspects.syncEnds(succeeded)
+    if (!succeeded) return
+    this.#noted(this.#record?.synced(this.#unflushed.ranges(this.#backend().size)) ?? true)
+    if (pardons) {
+      this.#failure = DONE
+      this.#state = 'ok'
+      this.#events.changed()
+    }
+    if (pardons || lessToStore) this.#store()
   }
 
   /**
@@ -165,6 +170,10 @@ export class Durability {
     if (outcome === DONE) this.#ask()
     if (outcome === DETACHED) this.detach('the path of the image leads to another file, or to none')
     else if (isSyncFailure(outcome)) this.#failed(outcome, SYNC_REASON)
+    return this.#told(outcome, epoch)
+  }
+
+  #told(outcome: Outcome, epoch: number): Outcome {
     if (outcome !== DONE && outcome !== DETACHED) return outcome
     return this.#failure === DONE && this.#epoch !== epoch ? EIO | SYNC_FAILED : this.#failure
   }
@@ -174,12 +183,7 @@ export class Durability {
     this.#epoch += 1
     // The same failure waits at the other descriptor too: heard later, it would condemn what is written from here on.
     this.#backend().probe()
-    for (const marks of [this.#syncing, this.#unflushed]) {
-      for (const { start, end } of marks?.ranges(this.#backend().size) ?? []) this.suspect.add(start, end)
-    }
-    this.#unflushed = new PageMarks()
-    this.#syncing = this.#syncing && new PageMarks()
-    for (const { start, end } of this.#inFlight) this.#unflushed.mark(start, end - start)
+    for (const { start, end } of this.#unflushed.give(this.#backend().size)) this.suspect.add(start, end)
     this.#worsen('degraded', outcome, reason)
   }
 
@@ -204,9 +208,9 @@ export class Durability {
     if (worse) this.#events.worsened(state, reason)
   }
 
-  #store(suspect: Iterable<Range> = this.suspect): void {
+  #store(): void {
     if (this.#record === undefined) return
-    this.#stored = this.#record.store(this.#state, errnoOf(this.#failure), suspect)
+    this.#stored = this.#record.store(this.#state, errnoOf(this.#failure), this.#suspects.stored)
     this.#stored.then((outcome) => this.#noted(outcome === DONE))
   }
 
@@ -217,28 +221,26 @@ export class Durability {
     this.#events.changed()
   }
 
-  /** The operator's word that storage is good again: believed when a sync succeeds. Suspect ranges stay. */
-  async resume(): Promise<Outcome> {
-    const epoch = this.#epoch
-    // As in a FLUSH: what is rewritten meanwhile is not covered, and stays in the record until the next good sync.
-    const suspect = [...this.suspect]
-    const outcome = await this.#backend().flush()
-    if (isSyncFailure(outcome)) this.#failed(outcome, SYNC_REASON)
-    this.#ask()
-    if (outcome !== DONE) return outcome
-    if (this.#epoch !== epoch) return this.#failure
-    this.#failure = DONE
-    this.#state = 'ok'
-    this.#store(suspect)
-    this.#events.changed()
-    return this.#stored
+  /** The operator's word that storage is good again, given at `epoch`: believed when a sync succeeds. Suspects stay. */
+  async resume(epoch = this.#epoch): Promise<Outcome> {
+    const sync = () => (this.#epoch === epoch ? this.#sync(this.#flush, true) : Promise.resolve(this.#failure))
+    const outcome = await this.#alone(sync)
+    return outcome === DONE ? this.#stored : outcome
+  }
+
+  /** The operator's wish to unmount what lies under the image: it is synced and let go of. Returns that sync's outcome. */
+  async release(): Promise<Outcome> {
+    const outcome = await this.#alone(() => this.#sync(() => this.#backend().release()))
+    await this.#stored
+    return outcome
   }
 
   /** The operator's word that the image was restored: nothing is suspect any more. */
   async forget(): Promise<Outcome> {
-    this.suspect.clear()
+    this.#suspects.clear()
     // Nobody restored what a change that is still on its way may have lost to an earlier failure.
-    for (const { start, end, epoch } of this.#inFlight) if (epoch !== this.#epoch) this.suspect.add(start, end)
+    for (const { start, end, epoch } of this.#unflushed.inFlight)
+      if (epoch !== this.#epoch) this.suspect.add(start, end)
     this.#store()
     this.#events.changed()
     return this.#stored

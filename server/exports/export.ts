@@ -38,6 +38,7 @@ import {
   LEDGER_LOST_AT,
   OLDEST_SINCE_AT,
   RECORD_FAILED_AT,
+  RELEASED_AT,
   STATE_AT,
   STATE_ERRNO_AT,
   STATE_SINCE_AT,
@@ -47,6 +48,7 @@ import {
 import type { Ledger, LedgerEntry } from '../state/ledger.js'
 import { Durability } from './durability.js'
 import type { ExportOptions, ExportWitness, Failure } from './export-options.js'
+import { Recess } from './recess.js'
 import { SpaceHold } from './space-hold.js'
 import { WaitingRequests } from './waiting.js'
 import { WriteOrder } from './write-order.js'
@@ -66,6 +68,7 @@ export class Export {
   readonly waiting = new WaitingRequests()
   readonly durability: Durability
   readonly space: SpaceHold
+  readonly recess: Recess
   /** `--suspect-reads allow`: bytes that may be lost are read as if they were not. */
   readonly #readsSuspects: boolean
   readonly #storage: Backend
@@ -96,6 +99,9 @@ export class Export {
       changed: () => this.#publish(),
       worsened: (state, reason) => this.#witness.stateChanged(this.name, state, reason),
     })
+    this.recess = new Recess(backend, this.durability, (since) => {
+      this.counters[RELEASED_AT] = since === undefined ? 0 : 1
+    })
   }
 
   /** Fails requests by these rules from now on, until it is called with none. */
@@ -110,8 +116,9 @@ export class Export {
     this.durability.probe()
     const { oldest } = this.waiting
     this.counters[OLDEST_SINCE_AT] = oldest?.since ?? 0
-    // What is held waits for space, which is told elsewhere.
-    const hangs = this.space.held === 0 && oldest !== undefined && Date.now() - oldest.since > HUNG_MS
+    // What is held waits for space, and in a recess for an operator, which is told elsewhere.
+    const hangs =
+      this.space.held === 0 && !this.recess.active && oldest !== undefined && Date.now() - oldest.since > HUNG_MS
     if (hangs) this.#witness.requestHangs(this.name, oldest)
   }
 
@@ -187,6 +194,12 @@ export class Export {
     const outcome = synced === DONE ? this.durability.failure : synced
     if (outcome !== DONE) await this.durability.stored
     return outcome
+  }
+
+  /** The server leaves: what waits for space, or for an operator, is told so. */
+  shutDown(): void {
+    this.space.shutDown()
+    this.recess.shutDown()
   }
 
   /** Counts a failed request and tells those who want to know. */

@@ -9,10 +9,19 @@ import {
   OpenError,
   type OpenedImage,
   openBackend,
+  type Reopen,
 } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import type { Log } from '../observe/log.js'
-import { bootId, type Found, type ImageRecord, openRecord, readRecord, recordPath } from '../state/image-record.js'
+import {
+  bootId,
+  claimRecord,
+  type Found,
+  type ImageRecord,
+  locateRecord,
+  openRecord,
+  readRecord,
+} from '../state/image-record.js'
 import { Ledger, ledgerPath } from '../state/ledger.js'
 import { Export } from './export.js'
 
@@ -25,12 +34,12 @@ export interface OpenedExport {
 /** @throws OpenError with one sentence for the operator */
 export async function openExport(
   config: ExportConfig,
-  image: OpenedImage,
+  { image, reopen }: { readonly image: OpenedImage; readonly reopen?: Reopen | undefined },
   stateDirectory: string | undefined,
   log: Log,
 ): Promise<OpenedExport> {
   const { name, path, readOnly, onSpace, inject, readsSuspects, ioEngine } = config
-  const backend = await openBackend('opened-image', { image, readOnly, engine: ioEngine })
+  const backend = await openBackend('opened-image', { image, readOnly, engine: ioEngine, reopen })
   try {
     for (const warning of backend.warnings) log.warn({ export: name, path }, warning)
     const { record, found } = recordOf(config, backend, stateDirectory)
@@ -73,9 +82,9 @@ function recordOf(
 ): { record?: ImageRecord; found?: Found } {
   if (stateDirectory === undefined || identity === undefined) return {}
   const image = { identity, name, path: resolve(path), size }
-  const file = recordPath(stateDirectory, image)
   try {
-    return readOnly ? { found: readRecord(file, size) } : openRecord(file, image)
+    if (readOnly) return { found: readRecord(locateRecord(stateDirectory, image), size) }
+    return openRecord(claimRecord(stateDirectory, image), image)
   } catch (error) {
     throw new OpenError(
       `the record of ${path} cannot be kept in ${stateDirectory} (${(error as Error).message}): ` +

@@ -44,6 +44,13 @@ export class RangeSet {
     return found === undefined || found >= end ? undefined : Math.max(found, start)
   }
 
+  /** The parts of the set that lie in [start, end). */
+  *within(start: number, end: number): IterableIterator<Range> {
+    for (let index = this.#firstEndingAfter(start); (this.#starts[index] ?? end) < end; index++) {
+      yield { start: Math.max(start, this.#starts[index] ?? end), end: Math.min(end, this.#ends[index] ?? end) }
+    }
+  }
+
   /** Adds [start, end); touching intervals become one. */
   add(start: number, end: number): void {
     if (start >= end) return

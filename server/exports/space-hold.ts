@@ -1,6 +1,7 @@
 // What happens to a change for which the host has no space: told at once, or held until there is some. Law: a held
 // request is answered once all the same: by success, by ENOSPC at its time-out, or because server or client leave.
 import { EDQUOT, ENOSPC, errnoOf, isSyncFailure, type Outcome, SHUT_DOWN, WOULD_BLOCK } from '../../backends/index.js'
+import { WaitingRoom } from './waiting-room.js'
 
 /** `report`: ENOSPC at once. `hold`: kept for `timeoutMs`, and tried again as space may have appeared. */
 export type SpacePolicy = { readonly kind: 'report' } | { readonly kind: 'hold'; readonly timeoutMs: number }
@@ -37,8 +38,7 @@ export function isSpaceError(outcome: Outcome): boolean {
 export class SpaceHold {
   readonly policy: SpacePolicy
   readonly #events: HoldEvents
-  /** Who waits, with the question whether anybody still waits for them. */
-  readonly #waiting = new Map<(wake: Wake) => void, () => boolean>()
+  readonly #room = new WaitingRoom<Wake>()
   readonly #requests = new Set<HeldRequest>()
   #since: number | undefined
   #timer: NodeJS.Timeout | undefined
@@ -84,7 +84,8 @@ export class SpaceHold {
     this.#enter(held)
     try {
       while (isSpaceError(outcome) && performance.now() < deadline) {
-        const wake = this.#shutDown ? 'shut-down' : await this.#wait(deadline, wanted)
+        const untilThen = { ms: deadline - performance.now(), wake: 'retry' } as const
+        const wake = this.#shutDown ? 'shut-down' : await this.#room.enter(wanted, untilThen)
         if (wake === 'shut-down') return SHUT_DOWN
         if (wake === 'fail' || !wanted()) return outcome
         outcome = await attempt()
@@ -101,7 +102,7 @@ export class SpaceHold {
     this.#requests.add(held)
     this.#since ??= held.since
     this.#events.changed(this.held)
-    this.#timer ??= setInterval(() => this.#retryOne(), RETRY_MS)
+    this.#timer ??= setInterval(() => this.#room.wakeFirst('retry'), RETRY_MS)
   }
 
   #leave(held: HeldRequest): void {
@@ -114,55 +115,24 @@ export class SpaceHold {
     this.#events.changed(this.held)
   }
 
-  #wait(deadline: number, wanted: () => boolean): Promise<Wake> {
-    return new Promise((settle) => {
-      const wake = (why: Wake) => {
-        clearTimeout(timer)
-        settle(why)
-      }
-      const timer = setTimeout(() => {
-        this.#waiting.delete(wake)
-        settle('retry')
-      }, deadline - performance.now())
-      this.#waiting.set(wake, wanted)
-    })
-  }
-
-  /** Ends the wait of requests whose client has gone: what was sent again elsewhere stands behind them. */
+  /** Ends the wait of requests whose client has gone. */
   dropUnwanted(): void {
-    for (const [wake, wanted] of [...this.#waiting]) {
-      if (wanted()) continue
-      this.#waiting.delete(wake)
-      wake('fail')
-    }
-  }
-
-  #retryOne(): void {
-    const [first] = this.#waiting.keys()
-    if (first === undefined) return
-    this.#waiting.delete(first)
-    first('retry')
-  }
-
-  #wakeAll(wake: Wake): void {
-    const waiting = [...this.#waiting.keys()]
-    this.#waiting.clear()
-    for (const each of waiting) each(wake)
+    this.#room.wakeUnwanted('fail')
   }
 
   /** Tries all of them again, now. */
   release(): void {
-    this.#wakeAll('retry')
+    this.#room.wakeAll('retry')
   }
 
   /** Answers all of them with ENOSPC, now. */
   fail(): void {
-    this.#wakeAll('fail')
+    this.#room.wakeAll('fail')
   }
 
   /** Answers all of them with ESHUTDOWN, and holds none any more. */
   shutDown(): void {
     this.#shutDown = true
-    this.#wakeAll('shut-down')
+    this.#room.wakeAll('shut-down')
   }
 }

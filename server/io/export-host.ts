@@ -1,7 +1,7 @@
 // The exports of one thread, and the connections that came to them. Law: whoever is attached here is served here to the
 // end; nothing of an export is known in two threads.
 import { closeSync } from 'node:fs'
-import { DONE, errnoName, errnoOf, type OpenedImage } from '../../backends/index.js'
+import { DONE, errnoName, errnoOf, type OpenedImage, type Reopen } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import { actOn, type ControlReply, type ControlRequest } from '../control/export-actions.js'
 import type { Export } from '../exports/export.js'
@@ -20,6 +20,8 @@ export interface ExportHostOptions {
   readonly log: Log
   readonly events: HostEvents
   readonly pulse?: Counters
+  /** Opens an image that was let go of; without it, in this thread. */
+  readonly reopen?: Reopen
 }
 
 /** How often write-back is asked whether it failed, and the pulse is felt. */
@@ -56,7 +58,8 @@ export class ExportHost implements IoHost {
   }
 
   async open(config: ExportConfig, image: OpenedImage): Promise<ExportFace> {
-    const { entry, close } = await openExport(config, image, this.#options.stateDirectory, this.#options.log)
+    const { stateDirectory, log, reopen } = this.#options
+    const { entry, close } = await openExport(config, { image, reopen }, stateDirectory, log)
     this.#closing.push(close)
     return this.adopt(entry)
   }
@@ -102,7 +105,7 @@ export class ExportHost implements IoHost {
   drain(): void {
     this.#draining = true
     for (const connection of this.#connections.values()) connection.drain()
-    for (const { space } of this.#registry) space.shutDown()
+    for (const entry of this.#registry) entry.shutDown()
   }
 
   async finish(timeoutMs: number): Promise<{ unanswered: number }> {

@@ -26,6 +26,8 @@ export type ToThread =
   | { readonly kind: 'call'; readonly id: number; readonly call: Call }
   | { readonly kind: 'attach'; readonly order: AttachOrder }
   | { readonly kind: 'drain' }
+  /** What became of the image that the thread wants open again: itself, or an OpenError's sentence. */
+  | { readonly kind: 'reopened'; readonly id: number; readonly image: OpenedImage | string }
 
 export type FromThread =
   | { readonly kind: 'answer'; readonly id: number; readonly value: unknown }
@@ -33,4 +35,6 @@ export type FromThread =
   | { readonly kind: 'refusal'; readonly id: number; readonly sentence: string }
   | { readonly kind: 'faulted'; readonly connection: number; readonly fault: EndedFault }
   | { readonly kind: 'ended'; readonly connection: number }
+  /** Images are opened in the main thread alone. */
+  | { readonly kind: 'reopen'; readonly id: number; readonly path: string; readonly readOnly: boolean }
   | { readonly kind: 'log'; readonly line: LogLine }

@@ -1,7 +1,7 @@
 // An I/O thread: an ExportHost behind a message port. It opens no sockets and parses no words; whoever stalls it stalls
 // the exports of its own device, and nothing else.
 import { parentPort, workerData } from 'node:worker_threads'
-import { OpenError } from '../../backends/index.js'
+import { OpenError, type OpenedImage } from '../../backends/index.js'
 import { Log } from '../observe/log.js'
 import { ExportHost } from './export-host.js'
 import type { Call, FromThread, IoThreadData, ToThread } from './io-messages.js'
@@ -14,10 +14,25 @@ function tell(message: FromThread): void {
 }
 
 const data = workerData as IoThreadData
+const reopening = new Map<number, (image: OpenedImage | string) => void>()
+let reopened = 0
+
+/** @throws OpenError */
+async function reopen({ path, readOnly }: { readonly path: string; readonly readOnly: boolean }): Promise<OpenedImage> {
+  const image = await new Promise<OpenedImage | string>((settle) => {
+    const id = reopened++
+    reopening.set(id, settle)
+    tell({ kind: 'reopen', id, path, readOnly })
+  })
+  if (typeof image === 'string') throw new OpenError(image)
+  return image
+}
+
 const log = new Log((line) => tell({ kind: 'log', line }), data.pulse)
 const host = new ExportHost({
   ...data,
   log,
+  reopen,
   events: {
     connectionFaulted: (connection, fault) => tell({ kind: 'faulted', connection, fault }),
     connectionEnded: (connection) => tell({ kind: 'ended', connection }),
@@ -51,5 +66,9 @@ async function answer(id: number, call: Call): Promise<void> {
 port.on('message', (message: ToThread) => {
   if (message.kind === 'call') void answer(message.id, message.call)
   else if (message.kind === 'attach') host.attach(message.order)
-  else host.drain()
+  else if (message.kind === 'drain') host.drain()
+  else {
+    reopening.get(message.id)?.(message.image)
+    reopening.delete(message.id)
+  }
 })

@@ -1,7 +1,7 @@
 // The main thread's door to an I/O thread. Law: every call is answered once or fails; a thread that dies takes the
 // process with it, since nobody knows what it had promised.
 import { Worker } from 'node:worker_threads'
-import { OpenError, type OpenedImage } from '../../backends/index.js'
+import { OpenError, type OpenedImage, reopenImage } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import type { ControlReply, ControlRequest } from '../control/export-actions.js'
 import type { Limits } from '../limits.js'
@@ -16,6 +16,8 @@ export interface ThreadedHostOptions {
   readonly log: Log
   readonly events: HostEvents
 }
+
+type ReopenOrder = Extract<FromThread, { readonly kind: 'reopen' }>
 
 interface Caller {
   readonly settle: (value: unknown) => void
@@ -51,10 +53,21 @@ export class ThreadedHost implements IoHost {
         return this.#events.connectionFaulted(message.connection, message.fault)
       case 'ended':
         return this.#events.connectionEnded(message.connection)
+      case 'reopen':
+        return void this.#reopen(message)
       case 'answer':
         return this.#caller(message.id).settle(message.value)
       case 'refusal':
         return this.#caller(message.id).refuse(new OpenError(message.sentence))
+    }
+  }
+
+  async #reopen({ id, path, readOnly }: ReopenOrder): Promise<void> {
+    try {
+      this.#tell({ kind: 'reopened', id, image: await reopenImage({ path, readOnly }) })
+    } catch (error) {
+      if (!(error instanceof OpenError)) throw error
+      this.#tell({ kind: 'reopened', id, image: error.message })
     }
   }
 

@@ -6,7 +6,6 @@ import {
   type DecodedRequest,
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
-  NBD_CMD_FLAG_DF,
   NBD_CMD_FLAG_FAST_ZERO,
   NBD_CMD_FLAG_FUA,
   NBD_CMD_FLAG_NO_HOLE,
@@ -14,7 +13,6 @@ import {
   NBD_CMD_READ,
   NBD_CMD_TRIM,
   NBD_CMD_WRITE,
-  viewOf,
 } from 'nbd-protocol'
 import { DONE, EIO, errnoOf, type Outcome, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
@@ -22,7 +20,7 @@ import { isSpaceError } from '../exports/space-hold.js'
 import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import type { Latency } from '../observe/latency.js'
 import type { BlockStatus } from './block-status.js'
-import { encodeReadHeader, encodeReadRuns, readHeaderBytes } from './replies.js'
+import { readReply } from './read-reply.js'
 import { changesImage } from './validation.js'
 
 /** Where the answers go: the transmission that the requests came from. */
@@ -44,8 +42,6 @@ export interface SlowLimits {
 }
 
 const NOTHING = new Uint8Array(0)
-/** Shorter reads are not worth asking for holes. */
-const HOLE_BYTES_MIN = 512
 
 export class SlowRequests {
   readonly #export: Export
@@ -78,6 +74,7 @@ export class SlowRequests {
   connectionLost(): void {
     this.#lost = true
     this.#export.space.dropUnwanted()
+    this.#export.recess.dropUnwanted()
   }
 
   /** Takes a request on. `payload` is owned from here; the request is copied. */
@@ -103,6 +100,9 @@ export class SlowRequests {
 
   /** What came of it; undefined when it was dropped, or done for nobody. */
   async #run(request: DecodedRequest, payload: Uint8Array): Promise<Outcome | undefined> {
+    const asks = request.type !== NBD_CMD_FLUSH && !changesImage(request.type)
+    const told = asks && this.#export.recess.active ? await this.#recessOver() : DONE
+    if (told !== DONE) return this.#lost ? undefined : this.#failed(request, told)
     if (request.type === NBD_CMD_READ) return this.#read(request)
     if (request.type === NBD_CMD_BLOCK_STATUS) return this.#blockStatus(request, payload)
     const outcome = changesImage(request.type) ? await this.#change(request, payload) : await this.#other(request)
@@ -120,6 +120,10 @@ export class SlowRequests {
     if (!this.#lost) this.#answers.failed(request, outcome)
     else this.#export.failed({ client: this.#client, command: type, errno: errnoOf(outcome), offset, length })
     return outcome
+  }
+
+  #recessOver(): Promise<Outcome> {
+    return this.#export.recess.wait(() => !this.#lost)
   }
 
   #data(parts: readonly Uint8Array[]): Outcome | undefined {
@@ -140,7 +144,7 @@ export class SlowRequests {
     const { durability } = this.#export
     for (;;) {
       const { epoch } = durability
-      const reply = this.#tellsHoles(request) ? await this.#readSparse(request) : await this.#readPlain(request)
+      const reply = await readReply(this.#export.backend, this.#status.style, request)
       // Write-back may have failed, and these bytes have become suspect, before or while they were read.
       durability.readBack(request.offset, request.length)
       if (this.#export.firstSuspect(request.offset, request.length) !== undefined) return EIO
@@ -153,31 +157,6 @@ export class SlowRequests {
     }
   }
 
-  #tellsHoles({ flags, length }: DecodedRequest): boolean {
-    return this.#status.style !== 'simple' && (flags & NBD_CMD_FLAG_DF) === 0 && length >= HOLE_BYTES_MIN
-  }
-
-  async #readPlain(request: DecodedRequest): Promise<Uint8Array[] | Outcome> {
-    const start = readHeaderBytes(this.#status.style)
-    const reply = Buffer.allocUnsafeSlow(start + request.length)
-    const outcome = await this.#export.backend.read(reply, start, request.length, request.offset)
-    if (outcome !== DONE) return outcome
-    encodeReadHeader(viewOf(reply), 0, this.#status.style, request)
-    return [reply]
-  }
-
-  async #readSparse(request: DecodedRequest): Promise<Uint8Array[] | Outcome> {
-    const { style } = this.#status
-    const headroom = readHeaderBytes(style)
-    const read = await this.#export.backend.readSparse(headroom, request.length, request.offset)
-    if (typeof read === 'number') return read
-    const [only] = read.runs
-    if (read.runs.length > 1 || only === undefined || only.zero) return encodeReadRuns(style, request, read)
-    const at = read.start - headroom
-    encodeReadHeader(viewOf(read.buffer), at, style, request)
-    return [read.buffer.subarray(at, read.start + request.length)]
-  }
-
   async #blockStatus(request: DecodedRequest, payload: Uint8Array): Promise<Outcome | undefined> {
     const reply = await this.#status.answer(request, payload)
     return typeof reply === 'number' ? this.#failed(request, reply) : this.#data([reply])
@@ -185,11 +164,13 @@ export class SlowRequests {
 
   /** undefined: dropped with its connection, before the kernel had it. */
   async #change(request: DecodedRequest, payload: Uint8Array): Promise<Outcome | undefined> {
-    const { order } = this.#export
+    const { order, recess } = this.#export
     const turn = order.enter(request.offset, request.length)
     try {
       if (turn.ahead !== undefined) await turn.ahead
+      const told = recess.active ? await this.#recessOver() : DONE
       if (this.#lost) return this.#dropped(request)
+      if (told !== DONE) return told
       return await this.#changeNow(request, payload)
     } finally {
       order.leave(turn)
@@ -220,7 +201,8 @@ export class SlowRequests {
     const { epoch } = durability
     // A TRIM changes nothing that anybody counts on, and clears nothing either.
     const change = type === NBD_CMD_TRIM ? undefined : durability.begin(offset, length)
-    const outcome = await this.#submit(request, payload, durable)
+    // A change that cannot be remembered is not made.
+    const outcome = durability.unrecorded ? EIO : await this.#submit(request, payload, durable)
     if (change !== undefined) {
       durability.finish(change, outcome === DONE, durable)
       if (outcome === DONE) served.reached(offset + length)

@@ -187,6 +187,7 @@ export class Transmission implements SlowAnswers {
       served.inspect()
     }
     served.durability.mark(offset, length)
+    if (served.durability.unrecorded) return this.failed(request, EIO)
     const outcome = served.backend.writeNow(bytes, at, length, offset)
     if (outcome === WOULD_BLOCK) return this.#writeLater(request, bytes, at)
     if (outcome !== DONE) {

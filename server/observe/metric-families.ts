@@ -15,6 +15,7 @@ import {
   PROTOCOL_ERRORS_AT,
   READ_BYTES_AT,
   RECORD_FAILED_AT,
+  RELEASED_AT,
   SUSPECT_BYTES_AT,
   UNCLEAN_AT,
   WRITTEN_BYTES_AT,
@@ -128,6 +129,12 @@ export const FAMILIES: readonly Family[] = [
     help: '1 when the last server of the image, or its host, went down while it was served.',
     type: 'gauge',
     collect: (observed) => perExport(observed, UNCLEAN_AT),
+  },
+  {
+    name: 'candor_export_released',
+    help: '1 while the image is let go of (ctl release): requests wait until ctl resume.',
+    type: 'gauge',
+    collect: (observed) => perExport(observed, RELEASED_AT),
   },
   {
     name: 'candor_export_record_failed',

@@ -35,7 +35,7 @@ const syncLater = promisify(fdatasync)
 
 /** The image that a record speaks of. */
 export interface RecordedImage {
-  /** Inode and birth time, whatever the image is called. */
+  /** The file system's UUID where it is told, inode and birth time; whatever the image is called. */
   readonly identity: string
   /** The export it is served as. */
   readonly name?: string
@@ -56,8 +56,17 @@ export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 }
 
-export function recordPath(stateDirectory: string, { identity }: RecordedImage): string {
-  return join(stateDirectory, `image-${identity}`)
+/**
+ * Where the record of an image is, or is to be made. Whether the UUID is told depends on the kernel, and older servers
+ * did not ask: a record that lacks it, or alone has it, is that of this image all the same.
+ */
+export function locateRecord(stateDirectory: string, { identity }: Pick<RecordedImage, 'identity'>): string {
+  const exact = join(stateDirectory, `image-${identity}`)
+  const [, uuid, place] = /^(?:([0-9a-f]{32})-)?(\d+-\d+)$/.exec(identity) ?? []
+  if (existsSync(exact) || place === undefined) return exact
+  const others = uuid === undefined ? new RegExp(`^image-[0-9a-f]{32}-${place}$`) : new RegExp(`^image-${place}$`)
+  const [other] = readdirSync(stateDirectory).filter((name) => others.test(name))
+  return other === undefined ? exact : join(stateDirectory, other)
 }
 
 /** Reads what is known of an image, and changes nothing. */
@@ -79,6 +88,14 @@ export function findRecord(stateDirectory: string, name: string): Stored | undef
   const stored = files.flatMap((file) => newestSlot(readFileSync(join(stateDirectory, file))) ?? [])
   const called = stored.filter((record) => (record.name ?? basename(record.path)) === name)
   return called.find(({ path }) => existsSync(path)) ?? called[0]
+}
+
+/** Gives the record of an image, found or not, its present name. Returns that. @throws as rename(2) does */
+export function claimRecord(stateDirectory: string, image: Pick<RecordedImage, 'identity'>): string {
+  const found = locateRecord(stateDirectory, image)
+  const path = join(stateDirectory, `image-${image.identity}`)
+  if (found !== path && existsSync(found)) renameSync(found, path)
+  return path
 }
 
 /** Opens or makes the record of an image that is to be written to; a damaged one is set aside. @throws as open(2) does */

@@ -1,6 +1,8 @@
 // Which test proves which sentence of docs/errors.md. Law: a sentence is found by a few of its words; a test by its
 // file and by its title, or the part of it that stands in the source.
 
+import { STEP_BY_STEP, STEPS_UNPROVEN } from './release-proofs.js'
+
 /** Words of a sentence, then the tests: 'folder/file: title'. */
 export type Proof = readonly [words: string, ...tests: readonly string[]]
 
@@ -203,7 +205,11 @@ export const PROOFS: readonly Proof[] = [
   ...RESTART,
   ...LIMITS_OF_ALL,
   ...ON_PURPOSE,
+  ...STEP_BY_STEP,
 ]
 
 /** What was seen by hand, and has no test yet. */
-export const UNPROVEN: readonly string[] = ['and some other program then syncs both the file system and the image']
+export const UNPROVEN: readonly string[] = [
+  'and some other program then syncs both the file system and the image',
+  ...STEPS_UNPROVEN,
+]

@@ -1,9 +1,9 @@
 // What outlives the server: records are found again, survive damage, and never tell less than what may be lost.
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
-import { type ImageRecord, openRecord, readRecord } from '../../server/state/image-record.js'
+import { claimRecord, type ImageRecord, locateRecord, openRecord, readRecord } from '../../server/state/image-record.js'
 import { SLOT_BYTES } from '../../server/state/record-format.js'
 import { temporaryFolder } from '../support/candor.js'
 
@@ -23,6 +23,25 @@ function open(path: string): { record: ImageRecord; found: ReturnType<typeof ope
 }
 
 describe('the record of an image', () => {
+  test('is found whether or not the kernel told the UUID of the file system then, and tells it now', () => {
+    const home = temporaryFolder()
+    after(() => home.remove())
+    const [uuid, other] = ['0123456789abcdef'.repeat(2), 'f'.repeat(32)]
+    const name = (identity: string) => join(home.path, `image-${identity}`)
+    const identities = ['12-34', `${uuid}-12-34`, '12-34']
+    writeFileSync(name('12-34'), 'a record')
+    for (const identity of identities) {
+      assert.equal(readFileSync(locateRecord(home.path, { identity }), 'utf8'), 'a record')
+      assert.equal(claimRecord(home.path, { identity }), name(identity))
+      assert.deepEqual(readdirSync(home.path), [`image-${identity}`])
+    }
+    for (const identity of ['12-345', '112-34', 'device-34', `${uuid}-112-34`]) {
+      assert.equal(locateRecord(home.path, { identity }), name(identity))
+    }
+    claimRecord(home.path, { identity: `${uuid}-12-34` })
+    assert.equal(locateRecord(home.path, { identity: `${other}-12-34` }), name(`${other}-12-34`), 'another file system')
+  })
+
   test('has its full size from the start, and never changes it', async () => {
     const path = newPath()
     const { record } = open(path)

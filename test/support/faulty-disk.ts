@@ -13,7 +13,7 @@ export interface Faulty {
   plan: FaultPlan
 }
 
-export async function faulty(options: Pick<ExportOptions, 'onSpace'> = {}): Promise<Faulty> {
+export async function faulty(options: Pick<ExportOptions, 'onSpace' | 'record'> = {}): Promise<Faulty> {
   const inner = await openBackend('memory', { size: SIZE })
   const made: { plan: FaultPlan } = { plan: () => undefined }
   const server = await serveInProcess(

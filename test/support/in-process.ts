@@ -28,7 +28,7 @@ export interface InProcess {
 export async function serveInProcess(
   backend: Backend,
   limits: Partial<NbdLimits> = {},
-  options: Pick<ExportOptions, 'onSpace' | 'ledger'> = {},
+  options: Pick<ExportOptions, 'onSpace' | 'ledger' | 'record'> = {},
 ): Promise<InProcess> {
   const folder = temporaryFolder()
   const path = join(folder.path, 'nbd')

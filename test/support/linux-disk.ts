@@ -1,7 +1,7 @@
 // A disk that loses writes the way Linux does: pages that could not be written back count as clean, read as they were
 // written until they are evicted and as they were before from then on; each description hears of it once.
 import type { Backend, Condition, Extent, SparseRead } from '../../backends/backend.js'
-import { DONE, EIO, ENOSPC, type Outcome, SYNC_FAILED } from '../../backends/index.js'
+import { DONE, EIO, ENOSPC, EOPNOTSUPP, type Outcome, SYNC_FAILED } from '../../backends/index.js'
 import type { Weather } from './fault-weather.js'
 import type { Medium } from './linux-disk-media.js'
 
@@ -200,6 +200,16 @@ export class LinuxDisk implements Backend {
 
   cache(offset: number, length: number): Promise<Outcome> {
     return this.#inner.cache(offset, length)
+  }
+
+  readonly released = false
+
+  async release(): Promise<Outcome> {
+    return EOPNOTSUPP
+  }
+
+  async reopen(): Promise<Outcome> {
+    return DONE
   }
 
   look(): Condition {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { statfsSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { Client } from 'nbd-protocol'
 import { NBD_EIO, RequestError } from 'nbd-protocol'
 import type { RunningCandor } from './candor.js'
@@ -14,6 +15,30 @@ const POOL_MIB = 64
 const DISK_BYTES = 1024 * MIB
 /** Superblock, bitmaps and the few inodes lie here, and have their space in the pool from the start. */
 const METADATA_BYTES = 8 * MIB
+
+/** File systems that fail in their own ways: one goes on, one aborts its journal after seconds, one keeps its log. */
+export type StackKind = 'ext4' | 'ext4 with a journal' | 'xfs'
+
+const MAKE_EXT4 = ['mkfs.ext4', '-q', '-F', '-m', '0', '-b', '4096', '-N', '64']
+interface Kind {
+  readonly type: 'ext4' | 'xfs'
+  readonly make: readonly string[]
+  readonly mountOptions?: readonly string[]
+}
+
+const KINDS: Readonly<Record<StackKind, Kind>> = {
+  ext4: { type: 'ext4', make: [...MAKE_EXT4, '-O', '^has_journal', '-E', 'lazy_itable_init=0'] },
+  // The journal is committed when a test asks for it, not every five seconds: it is then that it finds no room.
+  'ext4 with a journal': {
+    type: 'ext4',
+    make: [...MAKE_EXT4, '-E', 'lazy_itable_init=0,lazy_journal_init=0'],
+    mountOptions: ['commit=300'],
+  },
+  xfs: { type: 'xfs', make: ['mkfs.xfs', '-q', '-f'] },
+}
+/** What XFS writes of its log when it is made. */
+const XFS_LOG_MIB = 66
+const GIVE_UP_TIMEOUT_MS = 40_000
 
 export interface ThinStack extends Mounted {
   /** Makes the pool no larger than what it holds. */
@@ -27,22 +52,31 @@ export interface ThinStack extends Mounted {
    * the image's data, and the file system is sound again as soon as the pool is.
    */
   provision(name: string, size: number): string
-  /** Takes the file system away from everybody and brings it back as the pool holds it: what the page cache knew is gone. */
+  /** Takes the file system away from everybody. @throws where somebody holds a file on it */
+  unmount(): void
+  /** Brings it back as the pool holds it, on a loop device of its own or on this one. */
+  mount(device?: string): void
+  /** Both: what the page cache knew is gone. */
   remount(): void
+  /** Has the file system itself find out that its storage fails: the journal aborts, or everything is shut down. */
+  giveUp(): Promise<void>
+  /** The file that holds the file system. */
+  readonly disk: string
 }
 
 /** What `needsRoot` is to be asked for a thin stack. */
 export const THIN_STACK_NEEDS = ['mkfs.ext4', 'losetup', 'fallocate', 'setpriv', 'flock'] as const
 
-/** A pool of 64 MiB under a file system of 1 GiB. Without a journal: ext4 would abort it after seconds. */
-export function mountThinStack(scope: Scope): ThinStack {
+/** A pool of 64 MiB for data under a file system of 1 GiB, without a journal unless it is asked for. */
+export function mountThinStack(scope: Scope, kind: StackKind = 'ext4'): ThinStack {
   presumeUsualWriteBack(scope)
-  const pool = mountMemory(scope, 'tmpfs', `size=${POOL_MIB}m`)
+  const { type, make, mountOptions = [] } = KINDS[kind]
+  const pool = mountMemory(scope, 'tmpfs', `size=${type === 'xfs' ? POOL_MIB + XFS_LOG_MIB : POOL_MIB}m`)
   const disk = sparseFile(join(pool.folder, 'disk'), DISK_BYTES)
-  const make = ['-q', '-F', '-m', '0', '-b', '4096', '-N', '64', '-O', '^has_journal', '-E', 'lazy_itable_init=0']
-  run('mkfs.ext4', ...make, disk)
-  keepMetadata(disk)
-  const mounted = mountFile(scope, 'ext4', disk)
+  const [program = '', ...args] = make
+  run(program, ...args, disk)
+  if (kind === 'ext4') keepMetadata(disk)
+  const mounted = mountFile(scope, type, disk, ...mountOptions)
   takePagesOneByOne(mounted)
   const exhaust = () => {
     const { blocks, bfree, bsize } = statfsSync(pool.folder)
@@ -66,11 +100,38 @@ export function mountThinStack(scope: Scope): ThinStack {
       enlarge(POOL_MIB)
       return image
     },
-    remount: () => {
-      run('umount', mounted.folder)
-      run('mount', '-t', 'ext4', '-o', 'loop', disk, mounted.folder)
-      takePagesOneByOne(mounted)
-    },
+    ...mounting(mounted, type, disk),
+    giveUp: () => (type === 'xfs' ? shutDown(mounted) : untilReadOnly(mounted)),
+    disk,
+  }
+}
+
+function mounting(mounted: Mounted, type: string, disk: string): Pick<ThinStack, 'unmount' | 'mount' | 'remount'> {
+  const unmount = () => run('umount', mounted.folder)
+  const mount = (device?: string) => {
+    const source = device === undefined ? ['-o', 'loop', disk] : [device]
+    run('mount', '-t', type, ...source, mounted.folder)
+    takePagesOneByOne(mounted)
+  }
+  const remount = () => {
+    unmount()
+    mount()
+  }
+  return { unmount, mount, remount }
+}
+
+async function shutDown({ folder }: Mounted): Promise<void> {
+  run('xfs_io', '-x', '-c', 'shutdown', folder)
+}
+
+/** Newer kernels call an aborted file system emergency_ro, older ones make it read-only. */
+async function untilReadOnly(mounted: Mounted): Promise<void> {
+  const deadline = performance.now() + GIVE_UP_TIMEOUT_MS
+  while (!/(^|,)(emergency_)?ro(,|$)/.test(run('findmnt', '-n', '-o', 'FS-OPTIONS', mounted.folder))) {
+    assert.ok(performance.now() < deadline, 'the journal was not aborted')
+    changeMetadata(mounted)
+    writeBack(mounted)
+    await pause(50)
   }
 }
 
@@ -85,6 +146,15 @@ function keepMetadata(disk: string): void {
 function takePagesOneByOne({ folder }: Mounted): void {
   const device = basename(run('findmnt', '-n', '-o', 'SOURCE', folder))
   writeFileSync(`/sys/block/${device}/queue/max_sectors_kb`, '4')
+}
+
+/** Gives the journal something to commit. */
+function changeMetadata({ folder }: Mounted): void {
+  try {
+    run('touch', folder)
+  } catch {
+    // It has become read-only just now.
+  }
 }
 
 /** Takes a file's clean pages out of the page cache, so that reads tell what storage holds. */

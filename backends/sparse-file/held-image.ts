@@ -1,0 +1,201 @@
+// The image while it is open: its descriptors, and who is in the kernel with them. Law: one open file description for
+// all; it is let go of or changed only when nobody is in the kernel with it, and what comes meanwhile waits.
+import { closeSync, openSync } from 'node:fs'
+import { type Condition, OpenError } from '../backend.js'
+import { EBUSY, EIO } from '../errno.js'
+import { fileIo, IO_FLUSH, IO_SAME_FILE, IO_WRITE_BACK } from '../native/file-io.js'
+import type { IoEngine } from '../native/io-engine.js'
+import { type IoPool, poolForDevice } from '../native/io-pool.js'
+import { DONE, errnoOf, type Outcome, SHUT_DOWN, SYNC_FAILED } from '../outcome.js'
+import type { OpenedImage } from './open-image.js'
+import { WriteBack } from './write-back.js'
+
+/** How long `release` waits for what is in the kernel; a file system that gave up answers at once. */
+export const RELEASE_PATIENCE_MS = 3000
+
+/** Opens the image at the same path again, and locks it. @throws OpenError */
+export type Reopen = (image: { readonly path: string; readonly readOnly: boolean }) => Promise<OpenedImage>
+
+/** What waits for the image to be held again. */
+interface Gate {
+  readonly opened: Promise<void>
+  readonly open: () => void
+}
+
+function newGate(): Gate {
+  let open = () => {}
+  const opened = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  return { opened, open }
+}
+
+export interface HoldingOptions {
+  readonly writable: boolean
+  readonly engine: IoEngine
+  readonly reopen: Reopen
+}
+
+export class HeldImage {
+  /** With the NUL that system calls want; null for block devices, which are known by their number alone. */
+  readonly path: Uint8Array | null
+  readonly identity: string
+  readonly writeBack = new WriteBack((at, length) => this.run(IO_WRITE_BACK, 0, null, 0, length, at))
+  readonly #engine: IoEngine
+  readonly #name: string
+  readonly #writable: boolean
+  readonly #reopen: Reopen
+  readonly #size: number
+  readonly #status = new Float64Array(2)
+  #condition: Condition
+  #fd: number
+  /** A second open file description, to ask whether write-back failed: the kernel tells each description once. */
+  #witnessFd: number
+  #pool: IoPool
+  #inKernel = 0
+  #whenIdle = () => {}
+  #gate: Gate | undefined
+  /** The outcome of the sync that went before letting go. */
+  #lastSync: Outcome = DONE
+
+  constructor(image: OpenedImage, { writable, engine, reopen }: HoldingOptions) {
+    this.path = image.isBlockDevice ? null : new TextEncoder().encode(`${image.path}\0`)
+    this.identity = image.identity
+    this.#name = image.path
+    this.#writable = writable
+    this.#engine = engine
+    this.#reopen = reopen
+    this.#size = image.size
+    this.#condition = { present: image.size, unlinked: false }
+    this.#fd = image.fd
+    this.#witnessFd = openSync(`/proc/self/fd/${image.fd}`, 'r')
+    this.#pool = poolForDevice(image.device, engine)
+  }
+
+  /** For calls that end in this turn; negative while they may not be made. */
+  get fd(): number {
+    return this.#gate === undefined ? this.#fd : -1
+  }
+
+  get released(): boolean {
+    return this.#fd < 0
+  }
+
+  /** Runs one operation of io-ops.h in the pool, as soon as the image is held. */
+  async run(
+    kind: number,
+    flags: number,
+    bytes: Uint8Array | null,
+    start: number,
+    length: number,
+    offset: number,
+  ): Promise<Outcome> {
+    while (this.#gate !== undefined) await this.#gate.opened
+    if (this.#fd < 0) return SHUT_DOWN
+    this.#inKernel += 1
+    try {
+      return await this.#pool.run(kind, flags, this.#fd, bytes, start, length, offset)
+    } finally {
+      this.#inKernel -= 1
+      if (this.#inKernel === 0) this.#whenIdle()
+    }
+  }
+
+  /** fdatasync(2), and whether the path still leads here. */
+  flush(): Promise<Outcome> {
+    if (!this.#writable) return Promise.resolve(DONE)
+    if (this.released) return Promise.resolve(this.#lastSync)
+    const { path } = this
+    return this.writeBack.around(() => this.run(IO_FLUSH, 0, path, 0, path?.length ?? 0, 0))
+  }
+
+  probe(): Outcome {
+    if (this.released) return DONE
+    const own = fileIo.probe(this.#fd)
+    return this.writeBack.probed(fileIo.probe(this.#witnessFd) || own)
+  }
+
+  /** The last one while there is nothing to look at. */
+  look(): Condition {
+    if (this.path === null || this.fd < 0 || fileIo.lookAt(this.#fd, this.#status) !== 0) return this.#condition
+    const [size = this.#size, links = 1] = this.#status
+    this.#condition = { present: Math.min(size, this.#size), unlinked: links === 0 }
+    return this.#condition
+  }
+
+  async release(): Promise<Outcome> {
+    if (this.#gate !== undefined) return this.released ? this.#lastSync : EBUSY
+    this.#gate = newGate()
+    if (!(await this.#idle())) {
+      this.#openGate()
+      return EBUSY
+    }
+    const outcome = this.#writable ? await this.#pool.run(IO_FLUSH, 0, this.#fd, null, 0, 0, 0) : DONE
+    // Nobody can be asked any more once the descriptors are closed.
+    const untold = this.probe()
+    this.#lastSync = outcome === DONE && untold !== DONE ? untold | SYNC_FAILED : outcome
+    // Nothing is begun on the image that comes back before a sync of it has succeeded.
+    if (outcome !== DONE) this.writeBack.probed(errnoOf(outcome))
+    this.#closeDescriptors()
+    return this.#lastSync
+  }
+
+  /** False when the kernel keeps something for longer than we wait. */
+  #idle(): Promise<boolean> {
+    if (this.#inKernel === 0) return Promise.resolve(true)
+    return new Promise((settle) => {
+      const timer = setTimeout(() => settle(false), RELEASE_PATIENCE_MS)
+      this.#whenIdle = () => {
+        clearTimeout(timer)
+        settle(true)
+      }
+    })
+  }
+
+  async reopen(): Promise<Outcome> {
+    if (!this.released && (await this.#leadsHere())) return DONE
+    const next = await this.#reopen({ path: this.#name, readOnly: !this.#writable })
+    const wasReleased = this.released
+    try {
+      if (next.identity !== this.identity) {
+        throw new OpenError(`${this.#name} leads to another image than the one that is served: put that one back`)
+      }
+      if (!wasReleased && (await this.release()) === EBUSY) {
+        throw new OpenError(`${this.#name} is on another mount, but the kernel still keeps requests to the old one`)
+      }
+    } catch (error) {
+      closeSync(next.fd)
+      throw error
+    }
+    this.#witnessFd = openSync(`/proc/self/fd/${next.fd}`, 'r')
+    this.#fd = next.fd
+    this.#pool = poolForDevice(next.device, this.#engine)
+    this.#openGate()
+    // Two mounts at a time know nothing of each other: what one of them synced, the other may have read before.
+    return wasReleased ? DONE : EIO | SYNC_FAILED
+  }
+
+  async #leadsHere(): Promise<boolean> {
+    const { path } = this
+    return path === null || (await this.run(IO_SAME_FILE, 0, path, 0, path.length, 0)) === DONE
+  }
+
+  #openGate(): void {
+    this.#gate?.open()
+    this.#gate = undefined
+  }
+
+  #closeDescriptors(): void {
+    if (this.#fd < 0) return
+    closeSync(this.#witnessFd)
+    closeSync(this.#fd)
+    this.#fd = -1
+    this.#witnessFd = -1
+  }
+
+  /** For good: what still waits is told that the server leaves. */
+  close(): void {
+    this.#closeDescriptors()
+    this.#openGate()
+  }
+}

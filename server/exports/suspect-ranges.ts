@@ -1,0 +1,45 @@
+// The ranges that may be lost, and those of them that were written again but not yet synced. Law: reads may have what
+// was rewritten at once; the record drops it only after a successful sync that began later.
+import { type Range, RangeSet } from './range-set.js'
+
+export class SuspectRanges {
+  /** What reads are refused now. */
+  readonly now = new RangeSet()
+  #rewritten = new RangeSet()
+  /** Rewritten before the running sync began. */
+  #covered = new RangeSet()
+
+  /** [start, end) was written whole. */
+  rewrite(start: number, end: number): void {
+    for (const range of [...this.now.within(start, end)]) this.#rewritten.add(range.start, range.end)
+    this.now.remove(start, end)
+  }
+
+  /** A sync begins, which covers all that was rewritten so far. */
+  syncBegins(): void {
+    this.#covered = this.#rewritten
+    this.#rewritten = new RangeSet()
+  }
+
+  /** That sync has ended; true when there is less to be kept in mind than before. */
+  syncEnds(succeeded: boolean): boolean {
+    const covered = this.#covered
+    this.#covered = new RangeSet()
+    if (succeeded) return covered.count > 0
+    for (const { start, end } of covered) this.#rewritten.add(start, end)
+    return false
+  }
+
+  /** What has to outlive the server: a host that goes down now may lose the rewrites too. */
+  get stored(): Iterable<Range> {
+    const all = new RangeSet()
+    for (const ranges of [this.now, this.#rewritten, this.#covered]) {
+      for (const { start, end } of ranges) all.add(start, end)
+    }
+    return all
+  }
+
+  clear(): void {
+    for (const ranges of [this.now, this.#rewritten, this.#covered]) ranges.clear()
+  }
+}

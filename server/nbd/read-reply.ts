@@ -1,0 +1,35 @@
+// A READ that waits for storage, and the reply that comes of it, in buffers that nobody else has. Law: without a word of
+// success from storage there is no reply.
+import { NBD_CMD_FLAG_DF, type ReplyStyle, type Request, viewOf } from 'nbd-protocol'
+import { type Backend, DONE, type Outcome } from '../../backends/index.js'
+import { encodeReadHeader, encodeReadRuns, readHeaderBytes } from './replies.js'
+
+/** Shorter reads are not worth asking for holes. */
+const HOLE_BYTES_MIN = 512
+
+/** The whole reply, or the outcome of a failure. */
+export function readReply(backend: Backend, style: ReplyStyle, request: Request): Promise<Uint8Array[] | Outcome> {
+  const { flags, length } = request
+  const tellsHoles = style !== 'simple' && (flags & NBD_CMD_FLAG_DF) === 0 && length >= HOLE_BYTES_MIN
+  return tellsHoles ? readSparse(backend, style, request) : readPlain(backend, style, request)
+}
+
+async function readPlain(backend: Backend, style: ReplyStyle, request: Request): Promise<Uint8Array[] | Outcome> {
+  const start = readHeaderBytes(style)
+  const reply = Buffer.allocUnsafeSlow(start + request.length)
+  const outcome = await backend.read(reply, start, request.length, request.offset)
+  if (outcome !== DONE) return outcome
+  encodeReadHeader(viewOf(reply), 0, style, request)
+  return [reply]
+}
+
+async function readSparse(backend: Backend, style: ReplyStyle, request: Request): Promise<Uint8Array[] | Outcome> {
+  const headroom = readHeaderBytes(style)
+  const read = await backend.readSparse(headroom, request.length, request.offset)
+  if (typeof read === 'number') return read
+  const [only] = read.runs
+  if (read.runs.length > 1 || only === undefined || only.zero) return encodeReadRuns(style, request, read)
+  const at = read.start - headroom
+  encodeReadHeader(viewOf(read.buffer), at, style, request)
+  return [read.buffer.subarray(at, read.start + request.length)]
+}
