@@ -21,7 +21,15 @@ function object(properties: Readonly<Record<string, Schema>>, ...optional: reado
   return { type: 'object', properties, required, additionalProperties: false }
 }
 
-const rates = object({ readBytes: number, writtenBytes: number, requests: number, errors: number })
+const rates = object({
+  readBytes: number,
+  writtenBytes: number,
+  requests: number,
+  errors: number,
+  readLatency: number,
+  writeLatency: number,
+  flushLatency: number,
+})
 
 const errorCount = object({
   command: text,
@@ -124,6 +132,9 @@ const series = object({
   readBytes: list(number),
   writtenBytes: list(number),
   requests: list(number),
+  readLatency: list(number),
+  writeLatency: list(number),
+  flushLatency: list(number),
   errors: { type: 'object', additionalProperties: list(number) },
 })
 

@@ -1,9 +1,10 @@
 // What happened lately, from the shared counters: once a second their differences are kept for the charts, and for each
 // kind of error when it began and when it was seen last. Runs in the HTTP thread; memory is bounded by export.
-import { COMMANDS, commandName } from 'nbd-protocol'
+import { COMMANDS, commandIndex, commandName, NBD_CMD_FLUSH, NBD_CMD_READ, NBD_CMD_WRITE } from 'nbd-protocol'
 import { ERRNOS, errnoName } from '../../backends/index.js'
-import { type Counters, ERRORS_AT, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from './counters.js'
+import { type Counters, ERRORS_AT, latencyAt, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from './counters.js'
 import type { Observed, ObservedExport } from './family.js'
+import { LATENCY_SUM_AT, OUTCOMES } from './latency-buckets.js'
 
 /** Seconds that the charts go back. */
 export const HISTORY_SECONDS = 300
@@ -19,9 +20,60 @@ export interface Rates {
   readonly writtenBytes: number
   readonly requests: number
   readonly errors: number
+  /** Seconds that a request took in the mean; 0 where there was none. */
+  readonly readLatency: number
+  readonly writeLatency: number
+  readonly flushLatency: number
 }
 
-const NO_RATES: Rates = { readBytes: 0, writtenBytes: 0, requests: 0, errors: 0 }
+const NO_RATES: Rates = {
+  readBytes: 0,
+  writtenBytes: 0,
+  requests: 0,
+  errors: 0,
+  readLatency: 0,
+  writeLatency: 0,
+  flushLatency: 0,
+}
+
+/** Commands whose durations are shown, and what Rates calls them. */
+const TIMED = [
+  ['readLatency', NBD_CMD_READ],
+  ['writeLatency', NBD_CMD_WRITE],
+  ['flushLatency', NBD_CMD_FLUSH],
+] as const
+
+/** Bytes read and written, requests, then requests and seconds of each of TIMED: all only ever grow. */
+const SUMS = 3 + 2 * TIMED.length
+
+function sumsOf(counters: Counters): number[] {
+  const sums = [counters[READ_BYTES_AT] ?? 0, counters[WRITTEN_BYTES_AT] ?? 0, 0]
+  for (let at = REQUESTS_AT; at < REQUESTS_AT + COMMANDS; at++) sums[2] = (sums[2] ?? 0) + (counters[at] ?? 0)
+  for (const [, command] of TIMED) sums.push(...timed(counters, command))
+  return sums
+}
+
+/** How many requests were timed, and their seconds, whatever they came to. */
+function timed(counters: Counters, command: number): [requests: number, seconds: number] {
+  let [requests, seconds] = [0, 0]
+  for (let outcome = 0; outcome < OUTCOMES.length; outcome++) {
+    const at = latencyAt(commandIndex(command) * OUTCOMES.length + outcome)
+    for (let bucket = 0; bucket < LATENCY_SUM_AT; bucket++) requests += counters[at + bucket] ?? 0
+    seconds += counters[at + LATENCY_SUM_AT] ?? 0
+  }
+  return [requests, seconds]
+}
+
+/** What a second brought, from the differences of the sums. */
+function ratesOf(brought: readonly number[], errors: ReadonlyMap<string, number>): Rates {
+  const [readBytes = 0, writtenBytes = 0, requests = 0, ...durations] = brought
+  const latencies = TIMED.map(([name], index) => {
+    const [count = 0, seconds = 0] = durations.slice(2 * index)
+    return [name, count > 0 ? Math.max(0, seconds) / count : 0] as const
+  })
+  const failed = [...errors.values()].reduce((sum, number) => sum + number, 0)
+  return { ...NO_RATES, ...Object.fromEntries(latencies), readBytes, writtenBytes, requests, errors: failed }
+}
 
 /** Errors of one kind on one export. */
 export interface ErrorEpisode {
@@ -41,6 +93,9 @@ export interface Series {
   readonly readBytes: number[]
   readonly writtenBytes: number[]
   readonly requests: number[]
+  readonly readLatency: number[]
+  readonly writeLatency: number[]
+  readonly flushLatency: number[]
   /** Errors by errno. */
   readonly errors: Readonly<Record<string, number[]>>
 }
@@ -78,18 +133,14 @@ class Track {
   }
 
   /** Looks at an export's counters; returns what the second brought. */
-  sample(counters: Counters, now: number): { rates: Rates; errors: ReadonlyMap<string, number> } {
-    const sums = [READ_BYTES_AT, WRITTEN_BYTES_AT].map((at) => counters[at] ?? 0)
-    let requests = 0
-    for (let at = REQUESTS_AT; at < REQUESTS_AT + COMMANDS; at++) requests += counters[at] ?? 0
-    const before = this.#before ?? [...sums, requests]
-    this.#before = [...sums, requests]
+  sample(counters: Counters, now: number): { brought: readonly number[]; errors: ReadonlyMap<string, number> } {
+    const sums = sumsOf(counters)
+    const before = this.#before ?? sums
+    this.#before = sums
     const errors = this.#sampleErrors(counters, now)
-    const [readBytes = 0, writtenBytes = 0, count = 0] = this.#before.map((sum, index) => sum - (before[index] ?? 0))
-    const failed = [...errors.values()].reduce((sum, number) => sum + number, 0)
-    const rates = { readBytes, writtenBytes, requests: count, errors: failed }
-    this.push(rates, errors)
-    return { rates, errors }
+    const brought = sums.map((sum, index) => sum - (before[index] ?? 0))
+    this.push(ratesOf(brought, errors), errors)
+    return { brought, errors }
   }
 
   #sampleErrors(counters: Counters, now: number): ReadonlyMap<string, number> {
@@ -112,11 +163,15 @@ class Track {
 
   series(now: number): Series {
     const last = Math.floor(now / 1000)
+    const of = (key: keyof Rates) => this.#seconds.map((rates) => rates[key])
     return {
       times: this.#seconds.map((_, index) => last - this.#seconds.length + 1 + index),
-      readBytes: this.#seconds.map(({ readBytes }) => readBytes),
-      writtenBytes: this.#seconds.map(({ writtenBytes }) => writtenBytes),
-      requests: this.#seconds.map(({ requests }) => requests),
+      readBytes: of('readBytes'),
+      writtenBytes: of('writtenBytes'),
+      requests: of('requests'),
+      readLatency: of('readLatency'),
+      writeLatency: of('writeLatency'),
+      flushLatency: of('flushLatency'),
       errors: Object.fromEntries(this.#errorSeconds),
     }
   }
@@ -131,17 +186,17 @@ export class Watch {
   sample({ exports }: Observed, now = Date.now()): void {
     this.#sampledAt = now
     const tracks = new Map<string, Track>()
-    const sum = { ...NO_RATES } as { -readonly [Key in keyof Rates]: number }
+    const sums: number[] = Array(SUMS).fill(0)
     const allErrors = new Map<string, number>()
     for (const { name, counters } of exports) {
       const track = this.#tracks.get(name) ?? new Track()
       tracks.set(name, track)
-      const { rates, errors } = track.sample(counters, now)
-      for (const key of Object.keys(sum) as (keyof Rates)[]) sum[key] += rates[key]
+      const { brought, errors } = track.sample(counters, now)
+      for (const [index, number] of brought.entries()) sums[index] = (sums[index] ?? 0) + number
       for (const [errno, count] of errors) allErrors.set(errno, (allErrors.get(errno) ?? 0) + count)
     }
     this.#tracks = tracks
-    this.#all.push(sum, allErrors)
+    this.#all.push(ratesOf(sums, allErrors), allErrors)
   }
 
   get rates(): Rates {

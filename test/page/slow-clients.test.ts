@@ -171,7 +171,7 @@ for (const [title, prepare, skip] of [
     const client = await attach(candor)
     await client.write(0, stamped(0, MIB))
     await client.flush()
-    assert.equal((await candor.metrics()).get('candor_connections_total'), LOGGED_CLIENTS + 1)
+    assert.equal((await candor.metrics()).get('candor_connections_accepted_total'), LOGGED_CLIENTS + 1)
     for (const path of ['/', '/readyz', '/api/exports/disk/map', '/api/sessions']) {
       assert.equal((await fetch(`${candor.httpUrl}${path}`)).status, 200, path)
     }

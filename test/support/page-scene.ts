@@ -1,5 +1,6 @@
 // The scenario of the full disk, as the status page meets it: a sparse image on a file system that is full in the middle
 // of a guest's work, beside disks that are well.
+import { symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Client, NBD_ENOSPC, RequestError } from 'nbd-protocol'
 import { type RunningCandor, temporaryFolder } from './candor.js'
@@ -17,7 +18,7 @@ export interface FullDiskScene {
   /** Offsets of the requests of 64 KiB that came back with ENOSPC, in order. */
   readonly failed: readonly number[]
   /** A guest's further work: overwrites and reads, which go on, and writes to new places, which fail. */
-  work(rounds: number): Promise<void>
+  work(rounds: number, fails?: boolean): Promise<void>
 }
 
 const REQUEST_BYTES = 64 << 10
@@ -34,7 +35,9 @@ export async function fullDisk(scope: Scope, words: readonly string[] = []): Pro
   const folder = temporaryFolder()
   scope.after(() => folder.remove())
   const disk = mountLoopDisk(scope, { type: 'ext4', sizeMiB: DISK_MIB })
-  const image = sparseFile(join(disk.folder, 'disk1.img'), IMAGE_MIB * MIB)
+  const place = join(folder.path, 'srv')
+  symlinkSync(disk.folder, place)
+  const image = sparseFile(join(place, 'disk1.img'), IMAGE_MIB * MIB)
   const others = ['boot', 'scratch'].map((name) => `${name}=${sparseFile(join(folder.path, `${name}.img`), 64 * MIB)}`)
   const state = join(folder.path, 'state')
   const candor = await serve(scope, [`disk1=${image}`, ...others, '--state-dir', state, ...words])
@@ -50,12 +53,13 @@ export async function fullDisk(scope: Scope, words: readonly string[] = []): Pro
   for (const at of places()) {
     if (at < beyond) await write(at)
   }
-  const work = async (rounds: number) => {
+  const work = async (rounds: number, fails = true) => {
     for (let round = 0; round < rounds; round++) {
       for (let at = 0; at < (1 + (round % 3)) * MIB; at += REQUEST_BYTES)
         await client.write(at, stamped(at, REQUEST_BYTES))
       await client.read((round % 16) * MIB, 2 * MIB)
-      if (round % 3 === 0) await write(beyond + round * MIB)
+      if (round % 5 === 0) await client.flush()
+      if (fails && round % 3 === 0) await write(beyond + round * MIB)
       await new Promise((resolve) => setTimeout(resolve, 200))
     }
   }

@@ -10,6 +10,8 @@ import { byId, bytes, element, grouped, say } from './words.js'
 declare const window: Window & { readonly uPlot: typeof uPlot }
 
 const SECONDS = 300
+/** A server that has just started shows this much, most of it empty. */
+const SECONDS_MIN = 60
 const HEIGHT = 150
 const DASHES: readonly number[][] = [[], [7, 4], [2, 3], [10, 3, 2, 3]]
 const KEY_CLASSES = ['', 'dashed', 'dotted', 'dashed']
@@ -17,6 +19,15 @@ const COLOURS = ['read', 'written', 'failed', 'suspect', 'ok', 'waiting', 'held'
 
 const BINARY_STEPS = Array.from({ length: 45 }, (_, power) => 2 ** power)
 const DECIMAL_STEPS = Array.from({ length: 10 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat()
+
+const TIME_STEPS = Array.from({ length: 10 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** (power - 6))).flat()
+
+/** 250 µs, 3.1 ms, 2 s. */
+function duration(seconds: number): string {
+  if (seconds === 0) return '0'
+  if (seconds < 1e-3) return `${Math.round(seconds * 1e6)} µs`
+  return seconds < 1 ? `${Number((seconds * 1e3).toPrecision(3))} ms` : `${Number(seconds.toPrecision(3))} s`
+}
 
 interface Line {
   readonly label: string
@@ -74,16 +85,16 @@ class Chart {
       legend: { show: false },
       cursor: { show: false },
       scales: {
-        x: { range: (_plot, _min, max) => [max - SECONDS, max] },
+        x: { range: (_plot, min, max) => [Math.min(min, max - SECONDS_MIN), max] },
         y: { range: (_plot, _min, max) => [0, max > 0 ? max * 1.1 : 1] },
       },
       axes: [
         {
           ...axis,
           size: 26,
-          space: 44,
-          incrs: [60],
-          values: [[60, '{HH}:{mm}', null, null, null, null, null, null, 1]],
+          space: 64,
+          incrs: [15, 30, 60],
+          values: [[15, '{HH}:{mm}:{ss}', null, null, null, null, null, null, 1]],
         },
         { ...axis, size: 84, space: 32, incrs: this.#steps, values: (_plot, splits) => splits.map(format) },
       ],
@@ -127,6 +138,7 @@ function whole(value: number): string {
 /** The charts of one export. */
 export class Charts {
   readonly #throughput = new Chart('Throughput', (value) => `${bytes(value)}/s`, BINARY_STEPS)
+  readonly #latency = new Chart('Time for a request, in the mean', duration, TIME_STEPS)
   readonly #requests = new Chart('Requests each second', whole, DECIMAL_STEPS, 7)
   readonly #errors = new Chart('Errors each second', whole, DECIMAL_STEPS, 2)
   #name: string | undefined
@@ -134,7 +146,9 @@ export class Charts {
   #totals = new Map<string, number>()
 
   constructor() {
-    byId('charts', HTMLElement).append(this.#throughput.root, this.#requests.root, this.#errors.root)
+    byId('charts', HTMLElement).append(
+      ...[this.#throughput, this.#latency, this.#requests, this.#errors].map(({ root }) => root),
+    )
   }
 
   async show(name: string): Promise<void> {
@@ -153,6 +167,7 @@ export class Charts {
       append(series.readBytes, view.rates.readBytes)
       append(series.writtenBytes, view.rates.writtenBytes)
       append(series.requests, view.rates.requests)
+      for (const key of ['readLatency', 'writeLatency', 'flushLatency'] as const) append(series[key], view.rates[key])
       const errors = series.errors as Record<string, number[]>
       for (const errno of totals.keys()) errors[errno] ??= Array(series.times.length - 1).fill(0)
       for (const [errno, values] of Object.entries(errors)) {
@@ -163,7 +178,12 @@ export class Charts {
     this.#totals = totals
   }
 
-  #draw({ times, readBytes, writtenBytes, requests, errors }: Series): void {
+  #draw({ times, readBytes, writtenBytes, requests, errors, ...rest }: Series): void {
+    this.#latency.update(times, [
+      { label: 'read', values: rest.readLatency },
+      { label: 'write', values: rest.writeLatency },
+      { label: 'flush', values: rest.flushLatency },
+    ])
     this.#throughput.update(times, [
       { label: 'read', values: readBytes },
       { label: 'written', values: writtenBytes },

@@ -82,7 +82,7 @@ function errorWords({ errors }: ExportView): string {
 
 function facts(view: ExportView): [string, string][] {
   const { size, path, inFlight, oldestRequestSeconds, held, heldSince, suspectBytes } = view
-  const oldest = oldestRequestSeconds === 0 ? '' : `, the oldest for ${span(oldestRequestSeconds)}`
+  const oldest = inFlight === 0 || oldestRequestSeconds < 1 ? '' : `, the oldest for ${span(oldestRequestSeconds)}`
   const since = heldSince === undefined ? '' : ` since ${clock(heldSince)}`
   return [
     ['Image', path],
