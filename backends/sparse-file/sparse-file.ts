@@ -25,7 +25,7 @@ import { chooseIoEngine } from '../native/io-engine.js'
 import { type IoPool, poolForDevice } from '../native/io-pool.js'
 import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits, warningsFor } from './file-system.js'
-import { capabilitiesOf, type ImageOptions, type OpenedImage, openImage } from './open-image.js'
+import { capabilitiesOf, type ImageOptions, type OpenedImage, openImage, type UseOptions } from './open-image.js'
 import { runsOf, wholeBlocks } from './runs.js'
 import { readFlags, readSparse } from './sparse-read.js'
 import { WriteBack } from './write-back.js'
@@ -40,8 +40,7 @@ export async function openSparseFile(options: ImageOptions): Promise<Backend> {
 }
 
 /** A backend over an image that is open and locked already. */
-export const sparseFileOn = (image: OpenedImage, how: Pick<ImageOptions, 'readOnly' | 'engine'>): Backend =>
-  new SparseFile(image, how)
+export const sparseFileOn = (image: OpenedImage, use: UseOptions): Backend => new SparseFile(image, use)
 
 class SparseFile implements Backend {
   readonly size: number
@@ -64,7 +63,7 @@ class SparseFile implements Backend {
   #lockHolders = 0
   #standBackUntil = 0
 
-  constructor(image: OpenedImage, { readOnly, engine = 'auto' }: Pick<ImageOptions, 'readOnly' | 'engine'>) {
+  constructor(image: OpenedImage, { readOnly, engine = 'auto' }: UseOptions) {
     const traits = fileSystemTraits(image.isBlockDevice ? 0 : fileIo.fileSystemType(image.fd))
     this.size = image.size
     this.identity = image.identity
@@ -213,8 +212,8 @@ class SparseFile implements Backend {
 
   flush(): Promise<Outcome> {
     if (!this.can.write) return Promise.resolve(DONE)
-    const path = this.#path
-    return this.#writeBack.around(() => this.#pool.run(IO_FLUSH, 0, this.#fd, path, 0, path?.length ?? 0, 0))
+    const length = this.#path?.length ?? 0
+    return this.#writeBack.around(() => this.#pool.run(IO_FLUSH, 0, this.#fd, this.#path, 0, length, 0))
   }
 
   async settle(): Promise<Outcome> {
