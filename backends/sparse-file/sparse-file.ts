@@ -211,9 +211,8 @@ class SparseFile implements Backend {
   }
 
   flush(): Promise<Outcome> {
-    if (!this.can.write) return Promise.resolve(DONE)
-    const length = this.#path?.length ?? 0
-    return this.#writeBack.around(() => this.#pool.run(IO_FLUSH, 0, this.#fd, this.#path, 0, length, 0))
+    const sync = () => this.#pool.run(IO_FLUSH, 0, this.#fd, this.#path, 0, this.#path?.length ?? 0, 0)
+    return this.can.write ? this.#writeBack.around(sync) : Promise.resolve(DONE)
   }
 
   async settle(): Promise<Outcome> {
@@ -222,8 +221,7 @@ class SparseFile implements Backend {
   }
 
   probe(): Outcome {
-    const own = fileIo.probe(this.#fd)
-    return this.#writeBack.probed(fileIo.probe(this.#witnessFd) || own)
+    return this.#writeBack.probed(fileIo.probe(this.#fd), fileIo.probe(this.#witnessFd))
   }
 
   cache(offset: number, length: number): Promise<Outcome> {
