@@ -111,8 +111,7 @@ export class HeldImage {
 
   probe(): Outcome {
     if (this.released) return DONE
-    const own = fileIo.probe(this.#fd)
-    return this.writeBack.probed(fileIo.probe(this.#witnessFd) || own)
+    return this.writeBack.probed(fileIo.probe(this.#fd), fileIo.probe(this.#witnessFd))
   }
 
   /** The last one while there is nothing to look at. */
@@ -135,7 +134,7 @@ export class HeldImage {
     const untold = this.probe()
     this.#lastSync = outcome === DONE && untold !== DONE ? untold | SYNC_FAILED : outcome
     // Nothing is begun on the image that comes back before a sync of it has succeeded.
-    if (outcome !== DONE) this.writeBack.probed(errnoOf(outcome))
+    if (outcome !== DONE) this.writeBack.probed(errnoOf(outcome), DONE)
     this.#closeDescriptors()
     return this.#lastSync
   }

@@ -17,6 +17,9 @@ export interface ImageOptions {
   readonly engine?: IoEngineWish
 }
 
+/** What is still asked when the image is open. */
+export type UseOptions = Pick<ImageOptions, 'readOnly' | 'engine'>
+
 /** An image that is open and locked. */
 export interface OpenedImage {
   readonly fd: number

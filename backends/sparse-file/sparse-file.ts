@@ -21,7 +21,14 @@ import { chooseIoEngine } from '../native/io-engine.js'
 import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits, warningsFor } from './file-system.js'
 import { HeldImage, type Reopen } from './held-image.js'
-import { capabilitiesOf, type ImageOptions, type OpenedImage, openImage, reopenImage } from './open-image.js'
+import {
+  capabilitiesOf,
+  type ImageOptions,
+  type OpenedImage,
+  openImage,
+  reopenImage,
+  type UseOptions,
+} from './open-image.js'
 import { runsOf, wholeBlocks } from './runs.js'
 import { readFlags, readSparse } from './sparse-read.js'
 
@@ -34,7 +41,7 @@ export async function openSparseFile(options: ImageOptions): Promise<Backend> {
   return sparseFileOn(await openImage(options), options)
 }
 
-export interface ServingOptions extends Pick<ImageOptions, 'readOnly' | 'engine'> {
+export interface ServingOptions extends UseOptions {
   /** Opens the image once more after it was let go of; by default in the calling thread, which has to be the main one. */
   readonly reopen?: Reopen | undefined
 }

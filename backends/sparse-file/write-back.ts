@@ -59,9 +59,9 @@ export class WriteBack {
     return outcome
   }
 
-  /** What a probe has found, or the errno of write-back that could not be begun, once. */
-  probed(found: Outcome): Outcome {
-    const failure = found || this.#failure
+  /** What probes of both descriptions have found, or the errno of write-back that could not be begun, once. */
+  probed(own: Outcome, witness: Outcome): Outcome {
+    const failure = witness || own || this.#failure
     this.#failure = DONE
     if (failure !== DONE) this.#halted = true
     return failure
