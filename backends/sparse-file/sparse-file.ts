@@ -6,7 +6,6 @@ import { ZERO_FAST, ZERO_PUNCH } from '../backend.js'
 import { EOPNOTSUPP } from '../errno.js'
 import {
   fileIo,
-  IO_EXTENTS,
   IO_FLAG_DURABLE,
   IO_FLUSH,
   IO_PUNCH,
@@ -23,10 +22,11 @@ import {
 } from '../native/file-io.js'
 import { chooseIoEngine } from '../native/io-engine.js'
 import { type IoPool, poolForDevice } from '../native/io-pool.js'
-import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
+import { DONE, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits, warningsFor } from './file-system.js'
+import { imageSpace } from './image-space.js'
 import { capabilitiesOf, type ImageOptions, type OpenedImage, openImage } from './open-image.js'
-import { runsOf, wholeBlocks } from './runs.js'
+import { runsIn, wholeBlocks } from './runs.js'
 import { readFlags, readSparse } from './sparse-read.js'
 import { WriteBack } from './write-back.js'
 
@@ -48,6 +48,7 @@ class SparseFile implements Backend {
   readonly can: Capabilities
   readonly identity: string
   readonly warnings: readonly string[]
+  readonly space: Backend['space']
   readonly #fd: number
   /** A second open file description, to ask whether write-back failed: the kernel tells each description once. */
   readonly #witnessFd: number
@@ -73,6 +74,7 @@ class SparseFile implements Backend {
     this.#path = image.isBlockDevice ? null : new TextEncoder().encode(`${image.path}\0`)
     this.#block = image.logicalBlockSize
     this.#pool = poolForDevice(image.device, chooseIoEngine(engine).engine)
+    this.space = image.place && imageSpace(this.#pool, image.fd, traits.spaceLags ?? false)
     this.#writeBack = new WriteBack((at, length) => this.#pool.run(IO_WRITE_BACK, 0, this.#fd, null, 0, length, at))
     this.#reads = traits.reads
     this.#writes = traits.writes
@@ -233,10 +235,7 @@ class SparseFile implements Backend {
 
   async extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome> {
     if (!this.can.extents) return [{ length, hole: false, zero: false }]
-    const numbers = new Float64Array(1 + 2 * limit)
-    const bytes = new Uint8Array(numbers.buffer)
-    const outcome = await this.#pool.run(IO_EXTENTS, limit, this.#fd, bytes, 0, length, offset)
-    return outcome === DONE ? runsOf(numbers, offset) : errnoOf(outcome)
+    return runsIn(this.#pool, this.#fd, offset, length, limit)
   }
 
   look(): Condition {
