@@ -24,11 +24,13 @@ const ACTIONS: Readonly<Record<string, { readonly takesName: boolean }>> = {
   'hold-fail': { takesName: true },
 }
 
-function line({ name, size, readOnly, state, suspectBytes, suspectRanges, held, heldSince }: ExportSummary): string {
+function line(entry: ExportSummary): string {
+  const { name, size, readOnly, state, suspectBytes, suspectRanges, allocated, reserve, held, heldSince } = entry
   const access = readOnly ? 'read-only' : 'writable'
   const suspect = suspectBytes === 0 ? '' : `, ${formatBytes(suspectBytes)} suspect in ${suspectRanges} ranges`
   const waiting = held === 0 ? '' : `, ${held} writes held for want of space since ${heldSince}`
-  return `${name}: ${state}, ${formatBytes(size)}, ${access}${suspect}${waiting}`
+  const space = `, ${formatBytes(allocated)} allocated${reserve === 0 ? '' : `, ${formatBytes(reserve)} in reserve`}`
+  return `${name}: ${state}, ${formatBytes(size)}, ${access}${space}${suspect}${waiting}`
 }
 
 async function run({ action, name, words, json, 'state-dir': given }: CtlFlags): Promise<number> {

@@ -5,7 +5,7 @@ import { drawMap, MAP_CELLS_DEFAULT, type MapRange, windowFault } from '../expor
 import type { Export } from '../exports/export.js'
 import type { ExportRegistry } from '../exports/registry.js'
 import type { ExportFace } from '../io/io-host.js'
-import { HELD_AT, SUSPECT_BYTES_AT } from '../observe/counters.js'
+import { ALLOCATED_AT, HELD_AT, RESERVE_AT, SUSPECT_BYTES_AT } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import { parseRule } from '../values.js'
 
@@ -29,6 +29,9 @@ export interface ExportSummary {
   readonly state: string
   readonly suspectBytes: number
   readonly suspectRanges: number
+  /** Bytes of the file system that the image takes, and that the export leaves free; both 0 where nobody can say. */
+  readonly allocated: number
+  readonly reserve: number
   /** Requests that wait for space, and since when. */
   readonly held: number
   readonly heldSince: string | undefined
@@ -39,13 +42,17 @@ function summary(entry: Export): ExportSummary {
   const { name, size, readOnly } = entry
   const { held, since } = entry.space
   const heldSince = since === undefined ? undefined : new Date(since).toISOString()
-  return { name, size, readOnly, state, suspectBytes: suspect.bytes, suspectRanges: suspect.count, held, heldSince }
+  const lost = { suspectBytes: suspect.bytes, suspectRanges: suspect.count }
+  const taken = { allocated: entry.counters[ALLOCATED_AT] ?? 0, reserve: entry.room.reserve }
+  return { name, size, readOnly, state, ...lost, ...taken, held, heldSince }
 }
 
 /** The same of an export whose thread is waiting for its storage, from what is known without it. */
 export function stalledSummary({ name, size, readOnly, counters }: ExportFace): ExportSummary {
   const [suspectBytes = 0, held = 0] = [counters[SUSPECT_BYTES_AT], counters[HELD_AT]]
-  return { name, size, readOnly, state: 'stalled', suspectBytes, suspectRanges: 0, held, heldSince: undefined }
+  const [allocated = 0, reserve = 0] = [counters[ALLOCATED_AT], counters[RESERVE_AT]]
+  const lost = { suspectBytes, suspectRanges: 0 }
+  return { name, size, readOnly, state: 'stalled', ...lost, allocated, reserve, held, heldSince: undefined }
 }
 
 export function failed(error: string): ControlReply {
