@@ -4,7 +4,6 @@ import { ZERO_FAST, ZERO_PUNCH } from '../backend.js'
 import { EOPNOTSUPP } from '../errno.js'
 import {
   fileIo,
-  IO_EXTENTS,
   IO_FLAG_DURABLE,
   IO_PUNCH,
   IO_READ,
@@ -18,9 +17,10 @@ import {
   STALLED,
 } from '../native/file-io.js'
 import { chooseIoEngine } from '../native/io-engine.js'
-import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
+import { DONE, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits, warningsFor } from './file-system.js'
 import { HeldImage, type Reopen } from './held-image.js'
+import { imageSpace } from './image-space.js'
 import {
   capabilitiesOf,
   type ImageOptions,
@@ -29,12 +29,11 @@ import {
   reopenImage,
   type UseOptions,
 } from './open-image.js'
-import { runsOf, wholeBlocks } from './runs.js'
+import { runsIn, wholeBlocks } from './runs.js'
 import { readFlags, readSparse } from './sparse-read.js'
+import { StandBack } from './stand-back.js'
 
 const PAGE_BYTES = 4096
-/** After an inline write that stalled, writes go to the pool for this long. */
-const STAND_BACK_MS = 250
 
 /** Opens an image. @throws OpenError with one sentence for the operator */
 export async function openSparseFile(options: ImageOptions): Promise<Backend> {
@@ -54,15 +53,14 @@ class SparseFile implements Backend {
   readonly can: Capabilities
   readonly identity: string
   readonly warnings: readonly string[]
+  readonly space: Backend['space']
   readonly #image: HeldImage
   readonly #block: number
   #reads: 'nowait' | 'inline' | 'wait'
   readonly #writes: 'inline' | 'wait'
   #punches = true
   #zeroesRanges = true
-  /** Operations in the kernel that hold the inode's lock for long: while there are any, no write is tried inline. */
-  #lockHolders = 0
-  #standBackUntil = 0
+  readonly #standBack = new StandBack()
 
   constructor(image: OpenedImage, { readOnly, engine = 'auto', reopen = reopenImage }: ServingOptions) {
     const traits = fileSystemTraits(image.isBlockDevice ? 0 : fileIo.fileSystemType(image.fd))
@@ -70,6 +68,7 @@ class SparseFile implements Backend {
     this.identity = image.identity
     this.#image = new HeldImage(image, { writable: !readOnly, engine: chooseIoEngine(engine).engine, reopen })
     this.#block = image.logicalBlockSize
+    this.space = image.place && imageSpace(this.#image, traits.spaceLags ?? false)
     this.#reads = traits.reads
     this.#writes = traits.writes
     this.can = capabilitiesOf(image, readOnly)
@@ -91,18 +90,14 @@ class SparseFile implements Backend {
     const outcome = fileIo.writeNow(fd, source, start, length, offset, 0)
     if ((outcome & ~STALLED) === DONE) this.#image.writeBack.wrote(offset, length)
     if (outcome >= 0 && (outcome & STALLED) !== 0) {
-      this.#standBackUntil = performance.now() + STAND_BACK_MS
+      this.#standBack.stalled()
       return outcome & ~STALLED
     }
     return outcome
   }
 
   #mayWriteInline(length: number, offset: number): boolean {
-    if (this.#writes === 'wait' || this.#lockHolders !== 0) return false
-    if (this.#standBackUntil !== 0) {
-      if (performance.now() < this.#standBackUntil) return false
-      this.#standBackUntil = 0
-    }
+    if (this.#writes === 'wait' || !this.#standBack.isOver) return false
     return this.#reads === 'inline' || this.#edgesCached(offset, offset + length)
   }
 
@@ -128,16 +123,7 @@ class SparseFile implements Backend {
     // A write that came here for its edges holds the lock while it reads; one that came because of another's lock, or
     // for its durability, holds it no longer than an inline write, and must not keep the others away.
     const reads = !this.#edgesCached(offset, offset + length)
-    return reads && this.#lockHolders === 0 ? this.#holdingLock(run) : run()
-  }
-
-  async #holdingLock(run: () => Promise<Outcome>): Promise<Outcome> {
-    this.#lockHolders += 1
-    try {
-      return await run()
-    } finally {
-      this.#lockHolders -= 1
-    }
+    return reads && !this.#standBack.locked ? this.#standBack.during(run) : run()
   }
 
   async zero(offset: number, length: number, mode: number, durable: boolean): Promise<Outcome> {
@@ -187,7 +173,7 @@ class SparseFile implements Backend {
 
   #change(kind: number, offset: number, length: number, durable: boolean): Promise<Outcome> {
     const flags = durable ? IO_FLAG_DURABLE : 0
-    const change = () => this.#holdingLock(() => this.#image.run(kind, flags, null, 0, length, offset))
+    const change = () => this.#standBack.during(() => this.#image.run(kind, flags, null, 0, length, offset))
     return durable ? this.#andStillThere(change) : change()
   }
 
@@ -228,10 +214,7 @@ class SparseFile implements Backend {
 
   async extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome> {
     if (!this.can.extents) return [{ length, hole: false, zero: false }]
-    const numbers = new Float64Array(1 + 2 * limit)
-    const bytes = new Uint8Array(numbers.buffer)
-    const outcome = await this.#image.run(IO_EXTENTS, limit, bytes, 0, length, offset)
-    return outcome === DONE ? runsOf(numbers, offset) : errnoOf(outcome)
+    return runsIn(this.#image, offset, length, limit)
   }
 
   look(): Condition {

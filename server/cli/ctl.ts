@@ -25,14 +25,16 @@ const ACTIONS: Readonly<Record<string, { readonly takesName: boolean }>> = {
   'hold-fail': { takesName: true },
 }
 
-function line({ name, size, readOnly, state, ...more }: ExportSummary): string {
-  const { suspectBytes, suspectRanges, held, heldSince, releasedSince } = more
+function line(entry: ExportSummary): string {
+  const { name, size, readOnly, state, suspectBytes, suspectRanges, allocated, reserve } = entry
+  const { held, heldSince, releasedSince } = entry
   const access = readOnly ? 'read-only' : 'writable'
   const suspect = suspectBytes === 0 ? '' : `, ${formatBytes(suspectBytes)} suspect in ${suspectRanges} ranges`
   const waiting = held === 0 ? '' : `, ${held} writes held for want of space since ${heldSince}`
+  const space = `, ${formatBytes(allocated)} allocated${reserve === 0 ? '' : `, ${formatBytes(reserve)} in reserve`}`
   const released =
     releasedSince === undefined ? '' : `, released since ${releasedSince}: 'candor ctl resume ${name}' ends it`
-  return `${name}: ${state}, ${formatBytes(size)}, ${access}${suspect}${waiting}${released}`
+  return `${name}: ${state}, ${formatBytes(size)}, ${access}${space}${suspect}${waiting}${released}`
 }
 
 async function run({ action, name, words, json, 'state-dir': given }: CtlFlags): Promise<number> {
