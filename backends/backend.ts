@@ -50,6 +50,26 @@ export interface Condition {
   readonly unlinked: boolean
 }
 
+/** What the host says of an image's space, in bytes. */
+export interface Space {
+  /** What may still be allocated on the file system (f_bavail). */
+  readonly free: number
+  /** Of the file system; 0 where it knows no bound. */
+  readonly size: number
+  /** What the image takes. */
+  readonly allocated: number
+}
+
+/** The space of the file system that an image lies on. */
+export interface BackingSpace {
+  /** Data that wait for write-back count as free, but for a look that settles. */
+  readonly lags: boolean
+  /** Asks the host, which may take as long as storage hangs; undefined where it does not say. Settling may take seconds. */
+  look(settle: boolean): Promise<Space | undefined>
+  /** Bytes of new space that a write of the range would take; blocks count whole. Where nobody knows, all of them. */
+  allocates(offset: number, length: number): Promise<number>
+}
+
 /**
  * Storage of `size` bytes. `offset` and `length` are bytes on the disk and lie within it: whoever calls has validated.
  * `start` is a place in the buffer. `xNow` finishes in this turn or answers WOULD_BLOCK; a part may have been done
@@ -86,6 +106,8 @@ export interface Backend {
   cache(offset: number, length: number): Promise<Outcome>
   /** At most `limit` runs from `offset` on; they may end before `offset + length`, never before the first run does. */
   extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome>
+  /** Where the image's space comes from; undefined where nobody can say, as under a block device. */
+  readonly space: BackingSpace | undefined
   /** A cheap look (one fstat), for once per batch that writes. */
   look(): Condition
   /** It was let go of: what would touch storage waits, and `flush` repeats the outcome of the sync before. */

@@ -41,6 +41,7 @@ class FaultyBackend implements Backend {
   readonly can: Backend['can']
   readonly identity: string | undefined
   readonly warnings: readonly string[]
+  readonly space: Backend['space']
   readonly #inner: Backend
   readonly #plan: FaultPlan
 
@@ -51,6 +52,7 @@ class FaultyBackend implements Backend {
     this.can = inner.can
     this.identity = inner.identity
     this.warnings = inner.warnings
+    this.space = inner.space
   }
 
   readNow(target: Uint8Array, start: number, length: number, offset: number): Outcome {

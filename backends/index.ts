@@ -27,12 +27,12 @@ export function openBackend<Kind extends keyof BackendOptions>(
   return KINDS[kind](options)
 }
 
-export type { Backend, Capabilities, Condition, Extent, SparseRead } from './backend.js'
+export type { Backend, BackingSpace, Capabilities, Condition, Extent, Space, SparseRead } from './backend.js'
 export { OpenError, ZERO_FAST, ZERO_PUNCH } from './backend.js'
 export * from './errno.js'
 export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.js'
 export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'
-export { duplicateDescriptor, endAtOnce, sendDatagram, socketPair } from './native/file-io.js'
+export { duplicateDescriptor, endAtOnce, hungUp, sendDatagram, socketPair, unreadTail } from './native/file-io.js'
 export { type ChosenEngine, chooseIoEngine, IO_ENGINES, type IoEngineWish } from './native/io-engine.js'
 export * from './outcome.js'
 export type { Reopen } from './sparse-file/held-image.js'

@@ -22,6 +22,7 @@ class Memory implements Backend {
     preferredBlockSize: BLOCK_BYTES,
   }
   readonly identity = undefined
+  readonly space = undefined
   readonly warnings: readonly string[] = ['this disk lies in memory: all of it is lost when the server ends']
   readonly #blocks = new Map<number, Uint8Array>()
 

@@ -18,6 +18,9 @@ export const NOT_FAST = 0x8_0000 | 95
 /** The server leaves before storage could do it; carries ESHUTDOWN. */
 export const SHUT_DOWN = 0x10_0000 | 108
 
+/** The operator's own policy refused what would have taken space below the reserve; carries ENOSPC. */
+export const RESERVED = 0x20_0000 | 28
+
 const ERRNO_MASK = 0xffff
 
 /** The host's errno within an outcome; 0 where there is none. */

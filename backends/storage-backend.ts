@@ -48,6 +48,7 @@ class StorageBackend implements Backend {
   readonly size: number
   readonly can: Capabilities
   readonly identity = undefined
+  readonly space = undefined
   readonly warnings: readonly string[] = []
   readonly #storage: Storage
 

@@ -18,6 +18,7 @@
 #include "io-queue.h"
 #include "napi-door.h"
 #include "service-manager.h"
+#include "socket-peer.h"
 
 /* CLOCK_MONOTONIC_COARSE ticks every 4 ms at HZ=250 and costs a few nanoseconds: enough to notice a stall. */
 #define STALL_MS 16
@@ -219,6 +220,8 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("sendTo", service_manager_send),
       DOOR("lockByte", lock_byte),
       DOOR("byteLocked", byte_locked),
+      DOOR("hungUp", hung_up),
+      DOOR("unreadTail", unread_tail),
       DOOR("createQueue", io_queue_create),
       DOOR("submit", io_queue_submit),
       DOOR("probeRing", io_queue_probe_ring),

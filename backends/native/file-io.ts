@@ -19,11 +19,17 @@ export const IO_READ_SPARSE = 9
 export const IO_SAME_FILE = 10
 export const IO_SYNCFS = 11
 export const IO_WRITE_BACK = 20
+export const IO_SPACE = 12
+export const IO_ALLOCATES = 13
+/** Doubles that IO_SPACE tells: bytes free, bytes of the file system, bytes of the image, bytes of a block. */
+export const IO_SPACE_NUMBERS = 4
 /** Kinds of runs that IO_EXTENTS and IO_READ_SPARSE tell; what is neither is space that was never written. */
 export const RUN_HOLE = 0
 export const RUN_DATA = 1
 /** Flag of the kinds that change the image without a payload: sync afterwards. */
 export const IO_FLAG_DURABLE = 1
+/** Flag of IO_SPACE: count what waits for write-back as well, even if it has to be written for that. */
+export const IO_FLAG_SETTLE = 1
 
 /** Of IO_READ: the file can be read through the ring, where there is one. */
 export const IO_FLAG_RING = 2
@@ -62,6 +68,13 @@ interface FileIo {
   lockByte(fd: number, byte: number): Outcome
   /** F_OFD_GETLK of fcntl(2): 1 when another open file description has locked the byte, 0 when not, minus errno. */
   byteLocked(fd: number, byte: number): number
+  /** poll(2), without waiting: 0 the peer is there, 1 it sends no more (POLLRDHUP), 2 it is gone (POLLHUP, POLLERR). */
+  hungUp(fd: number): 0 | 1 | 2
+  /**
+   * Of what a socket received and nobody read, the last bytes, as many as `into` holds, at its end (recvmsg(2) with
+   * MSG_PEEK). Returns how many bytes wait in all.
+   */
+  unreadTail(fd: number, into: Uint8Array): number
   /** io_uring_setup(2) and a read through it: 0, or the errno for which there is no ring here. */
   probeRing(): Outcome
   /** Threads, and a ring if it can be had, for what may block; `results` takes 256 pairs (ticket, outcome). */
@@ -84,6 +97,8 @@ interface FileIo {
 const ADDON = '../../../backends/native/build/Release/file_io.node'
 
 export const fileIo = createRequire(import.meta.url)(ADDON) as FileIo
+
+export const { hungUp, unreadTail } = fileIo
 
 /** A second descriptor of the same open file, for a caller who closes it himself. @throws when there are no more */
 export function duplicateDescriptor(fd: number): number {

@@ -24,9 +24,13 @@ enum io_kind {
   IO_READ_SPARSE = 9, /* like IO_READ, but holes are told in the room behind the payload, and their bytes left alone */
   IO_SAME_FILE = 10,  /* bytes: the image's path, NUL-terminated; OUTCOME_DETACHED when it leads elsewhere */
   IO_SYNCFS = 11,
+  IO_SPACE = 12,      /* bytes: room for IO_SPACE_NUMBERS doubles */
+  IO_ALLOCATES = 13,  /* bytes: room for a double; flags: bytes of a block */
   IO_WRITE_BACK = 20, /* begins the write-back of a range, and waits for none */
 };
 
+#define IO_SPACE_NUMBERS 4
+#define IO_FLAG_SETTLE 1  /* IO_SPACE: what waits for write-back is counted, even if it has to be written for that */
 #define IO_FLAG_RING 2    /* IO_READ: the file can be read without a thread that waits, where there is a ring */
 #define IO_FLAG_DURABLE 1 /* for the kinds that change the image without a payload: fdatasync afterwards */
 
@@ -50,6 +54,9 @@ int io_read_all(int fd, uint8_t *bytes, int64_t length, int64_t offset);
 int io_extents(const struct io_op *op);
 
 int io_read_sparse(const struct io_op *op);
+
+int io_space(const struct io_op *op);
+int io_allocates(const struct io_op *op);
 
 #define RUN_HOLE 0
 #define RUN_DATA 1

@@ -17,6 +17,8 @@ static inline bool room_for(const struct door_range *range, int kind, int flags)
     case IO_READ_SPARSE:
       return range->bytes != NULL && flags > 1 && ((uintptr_t)range->bytes & 7) == 0 &&
              range->room >= IO_RUNS_AT(range->length) + 8 * (1 + 2 * (int64_t)flags);
+    case IO_SPACE: return range->bytes != NULL && range->room >= 8 * IO_SPACE_NUMBERS;
+    case IO_ALLOCATES: return range->bytes != NULL && flags > 0 && range->room >= 8;
     case IO_SAME_FILE:
     case IO_FLUSH: return range->bytes == NULL || (range->room > 0 && range->bytes[range->room - 1] == 0);
     default: return range->bytes == NULL;

@@ -7,6 +7,7 @@ import { fileIo } from '../native/file-io.js'
 import type { IoEngineWish } from '../native/io-engine.js'
 import { seekSync } from './fs-ext-door.js'
 import { lockFile, lockForQemu } from './image-lock.js'
+import { type Place, placeOf } from './image-space.js'
 
 export interface ImageOptions {
   readonly path: string
@@ -27,6 +28,8 @@ export interface OpenedImage {
   readonly path: string
   readonly size: number
   readonly device: number
+  /** The file system that it lies on; undefined for a block device. */
+  readonly place: Place | undefined
   readonly isBlockDevice: boolean
   /** The file system's UUID where the kernel tells it, inode and birth time; or a block device's number. */
   readonly identity: string
@@ -174,7 +177,9 @@ async function open(path: string, options: ImageOptions, again: boolean): Promis
       throw new OpenError(`${path} is in use by QEMU or one of its tools: stop that one first`)
     }
     const isBlockDevice = status.isBlockDevice()
-    return { fd, path, size, device, isBlockDevice, identity: identityOf(fd, isBlockDevice), logicalBlockSize, created }
+    const place = isBlockDevice ? undefined : placeOf(fd, device)
+    const identity = identityOf(fd, isBlockDevice)
+    return { fd, path, size, device, place, isBlockDevice, identity, logicalBlockSize, created }
   } catch (error) {
     closeSync(fd)
     throw error instanceof OpenError ? error : refusal(error, path)

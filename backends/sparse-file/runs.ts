@@ -1,6 +1,8 @@
 // Runs of data and holes as the addon tells them: numbers behind the data of a read, or in a buffer of their own.
 import type { Extent } from '../backend.js'
-import { RUN_DATA, RUN_HOLE } from '../native/file-io.js'
+import { IO_EXTENTS, RUN_DATA, RUN_HOLE } from '../native/file-io.js'
+import { DONE, errnoOf, type Outcome } from '../outcome.js'
+import type { HeldImage } from './held-image.js'
 
 /** Runs that one sparse read tells apart; what lies beyond is read as data. */
 export const RUNS_MAX = 64
@@ -30,6 +32,19 @@ export function runsOf(numbers: Float64Array, offset: number): Extent[] {
     at = end
   }
   return extents
+}
+
+/** Asks for the runs of a range, `limit` at most. */
+export async function runsIn(
+  image: HeldImage,
+  offset: number,
+  length: number,
+  limit: number,
+): Promise<readonly Extent[] | Outcome> {
+  const numbers = new Float64Array(1 + 2 * limit)
+  const bytes = new Uint8Array(numbers.buffer)
+  const outcome = await image.run(IO_EXTENTS, limit, bytes, 0, length, offset)
+  return outcome === DONE ? runsOf(numbers, offset) : errnoOf(outcome)
 }
 
 /** The part of a range that is made of whole blocks; its length may be 0. */

@@ -4,7 +4,6 @@ import { ZERO_FAST, ZERO_PUNCH } from '../backend.js'
 import { EOPNOTSUPP } from '../errno.js'
 import {
   fileIo,
-  IO_EXTENTS,
   IO_FLAG_DURABLE,
   IO_PUNCH,
   IO_READ,
@@ -18,9 +17,10 @@ import {
   STALLED,
 } from '../native/file-io.js'
 import { chooseIoEngine } from '../native/io-engine.js'
-import { DONE, errnoOf, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
+import { DONE, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits, warningsFor } from './file-system.js'
 import { HeldImage, type Reopen } from './held-image.js'
+import { imageSpace } from './image-space.js'
 import {
   capabilitiesOf,
   type ImageOptions,
@@ -29,7 +29,7 @@ import {
   reopenImage,
   type UseOptions,
 } from './open-image.js'
-import { runsOf, wholeBlocks } from './runs.js'
+import { runsIn, wholeBlocks } from './runs.js'
 import { readFlags, readSparse } from './sparse-read.js'
 
 const PAGE_BYTES = 4096
@@ -54,6 +54,7 @@ class SparseFile implements Backend {
   readonly can: Capabilities
   readonly identity: string
   readonly warnings: readonly string[]
+  readonly space: Backend['space']
   readonly #image: HeldImage
   readonly #block: number
   #reads: 'nowait' | 'inline' | 'wait'
@@ -69,6 +70,7 @@ class SparseFile implements Backend {
     this.size = image.size
     this.identity = image.identity
     this.#image = new HeldImage(image, { writable: !readOnly, engine: chooseIoEngine(engine).engine, reopen })
+    this.space = image.place && imageSpace(this.#image, traits.spaceLags ?? false)
     this.#block = image.logicalBlockSize
     this.#reads = traits.reads
     this.#writes = traits.writes
@@ -227,11 +229,7 @@ class SparseFile implements Backend {
   }
 
   async extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome> {
-    if (!this.can.extents) return [{ length, hole: false, zero: false }]
-    const numbers = new Float64Array(1 + 2 * limit)
-    const bytes = new Uint8Array(numbers.buffer)
-    const outcome = await this.#image.run(IO_EXTENTS, limit, bytes, 0, length, offset)
-    return outcome === DONE ? runsOf(numbers, offset) : errnoOf(outcome)
+    return this.can.extents ? runsIn(this.#image, offset, length, limit) : [{ length, hole: false, zero: false }]
   }
 
   look(): Condition {

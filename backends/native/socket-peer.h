@@ -1,0 +1,10 @@
+/* What the kernel knows of the other end of a socket that nobody reads. */
+#ifndef CANDOR_SOCKET_PEER_H
+#define CANDOR_SOCKET_PEER_H
+
+#include <node_api.h>
+
+napi_value hung_up(napi_env env, napi_callback_info info);
+napi_value unread_tail(napi_env env, napi_callback_info info);
+
+#endif
