@@ -40,9 +40,9 @@ async function transmissionOver(image: string): Promise<Transmission> {
     allowedFlags: allowedFlags(served.transmissionFlags, false, 0),
   }
   const batch = new ReplyBatch(nowhere, () => {})
-  const onRoom = () => {}
+  const calls = { onRoom: () => {}, peerGone: () => false }
   const limits = DEFAULT_LIMITS
-  return new Transmission({ served, style: 'simple', contexts: [], terms, batch, limits, onRoom, client: 'bench' })
+  return new Transmission({ served, style: 'simple', contexts: [], terms, batch, limits, client: 'bench', ...calls })
 }
 
 function frames(depth: number): Uint8Array {

@@ -31,6 +31,8 @@ export interface ExportConfig {
   readonly create: number | undefined
   readonly access: AccessRules
   readonly onSpace: SpacePolicy
+  /** Bytes of the file system that the export leaves free. */
+  readonly reserve: number
   readonly inject: readonly InjectionRule[]
   /** Bytes that may be lost are read as if they were not. */
   readonly readsSuspects: boolean
@@ -65,6 +67,7 @@ export interface ServeFlags {
   readonly 'state-dir'?: string
   readonly 'log-level'?: LogLevel
   readonly 'on-enospc'?: string
+  readonly reserve?: readonly string[]
   readonly inject?: readonly string[]
   readonly 'io-engine'?: IoEngineWish
   readonly 'suspect-reads'?: 'refuse' | 'allow'
@@ -110,6 +113,17 @@ function parseSpacePolicy(text: string): SpacePolicy {
   throw new UsageError(`--on-enospc is '${text}': write report, hold or hold=10m`)
 }
 
+/** An export's own word goes before the one for all; of two for the same the later one counts. */
+function reserveOf(flags: ServeFlags, names: ReadonlySet<string>): (name: string) => number {
+  const sizes = scoped(flags.reserve ?? [], names).map(({ name, word }) => {
+    if (word.includes('='))
+      throw new UsageError(`--reserve is '${word}', which names no export: write SIZE or EXPORT=SIZE`)
+    return { name, bytes: parseSize(word, '--reserve') }
+  })
+  const last = (name: string | undefined) => sizes.findLast((entry) => entry.name === name)?.bytes
+  return (name) => last(name) ?? last(undefined) ?? 0
+}
+
 function uniqueNames(images: readonly { readonly name: string; readonly path: string }[]): ReadonlySet<string> {
   const names = new Set<string>()
   for (const { name, path } of images) {
@@ -135,6 +149,7 @@ function exportsOf(flags: ServeFlags): ExportConfig[] {
   const access = accessOf(flags, names)
   const inject = (flags.inject ?? []).map(parseRule)
   const onSpace = parseSpacePolicy(flags['on-enospc'] ?? 'report')
+  const reserve = reserveOf(flags, names)
   return images.map(({ name, path }) => ({
     name,
     path,
@@ -142,6 +157,7 @@ function exportsOf(flags: ServeFlags): ExportConfig[] {
     create,
     access: access(name),
     onSpace,
+    reserve: reserve(name),
     inject,
     readsSuspects: flags['suspect-reads'] === 'allow',
     ioEngine: flags['io-engine'] ?? 'auto',

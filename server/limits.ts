@@ -68,6 +68,12 @@ export const LIMITS: Readonly<Record<string, LimitRule>> = {
     byDefault: 8 << 20,
     describe: 'replies that a client has not taken; past them nothing more of it is served',
   },
+  'look-ahead-max': {
+    key: 'lookAheadBytesMax',
+    unit: 'bytes',
+    byDefault: 16 << 20,
+    describe: 'bytes read of a client whose writes are held, to learn whether it is still there',
+  },
   'oversize-max': {
     key: 'oversizeBytesMax',
     unit: 'bytes',

@@ -22,6 +22,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   'listen',
   'inject',
   'http-name',
+  'reserve',
   'read-only-export',
   'allow-clients',
   'allow-subjects',

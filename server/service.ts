@@ -6,6 +6,7 @@ import type { Config, ExportConfig } from './config.js'
 import { openControl } from './control/control-server.js'
 import type { ControlReply, ControlRequest } from './control/export-actions.js'
 import { Access } from './exports/access.js'
+import { BackingDesk, type Outgrowing } from './io/backing-desk.js'
 import { type DirectoryEntry, ExportDirectory, pulseAge, STALLED_MS, unlessStalled } from './io/directory.js'
 import type { IoHost } from './io/io-host.js'
 import { Placement } from './io/placement.js'
@@ -28,6 +29,8 @@ export interface RunningService {
   /** Where it listens, with real ports. */
   readonly addresses: readonly ListenAddress[]
   readonly http: HttpAddress | undefined
+  /** File systems that their images could outgrow. */
+  readonly outgrowing: readonly Outgrowing[]
   /** Answers what is in flight, refuses what is new, syncs everything. `synced` is false when a sync failed. */
   stop(): Promise<{ readonly synced: boolean }>
 }
@@ -37,6 +40,7 @@ class Service implements RunningService {
   readonly #output: LogOutput
   readonly #log: Log
   readonly #directory = new ExportDirectory()
+  readonly #backings = new BackingDesk()
   readonly #counters = serverCounters()
   readonly #pulse = pulseBlock()
   readonly #nbd: NbdServer
@@ -44,6 +48,7 @@ class Service implements RunningService {
   readonly #undo: (() => void | Promise<void>)[] = []
   readonly addresses: ListenAddress[] = []
   readonly #io: ChosenEngine
+  outgrowing: readonly Outgrowing[] = []
   #door: HttpDoor | undefined
 
   constructor(config: Config) {
@@ -74,6 +79,8 @@ class Service implements RunningService {
       if (stateDirectory !== undefined) this.#undo.push(await takeStateDirectory(stateDirectory))
       this.#undo.push(() => this.#closeHosts())
       for (const entry of exports) await this.#open(entry)
+      this.outgrowing = this.#backings.outgrowing()
+      for (const about of this.outgrowing) this.#log.warn(about, `the images on ${about.mount} could outgrow it`)
       await this.#openControl()
       await this.#openHttp()
       for (const address of listen) this.addresses.push(await this.#nbd.listen(address))
@@ -98,7 +105,7 @@ class Service implements RunningService {
       closeImage(image)
       throw error
     }
-    const face = await host.open(config, image)
+    const face = await host.open(config, image, this.#backings.shareFor(config.name, image.place, host))
     this.#directory.add({ name: config.name, face, access: new Access(config.access), host })
   }
 
@@ -136,6 +143,7 @@ class Service implements RunningService {
       server: this.#counters,
       pulse: this.#pulse,
       exports,
+      backings: this.#backings.observed(),
     }
     const { httpConnectionsMax: connectionsMax, httpWatchersMax: watchersMax } = limits
     const door = await openHttp(

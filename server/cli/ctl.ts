@@ -26,13 +26,14 @@ const ACTIONS: Readonly<Record<string, { readonly takesName: boolean }>> = {
 }
 
 function line({ name, size, readOnly, state, ...more }: ExportSummary): string {
-  const { suspectBytes, suspectRanges, held, heldSince, releasedSince } = more
+  const { suspectBytes, suspectRanges, allocated, reserve, held, heldSince, releasedSince } = more
   const access = readOnly ? 'read-only' : 'writable'
   const suspect = suspectBytes === 0 ? '' : `, ${formatBytes(suspectBytes)} suspect in ${suspectRanges} ranges`
   const waiting = held === 0 ? '' : `, ${held} writes held for want of space since ${heldSince}`
+  const space = `, ${formatBytes(allocated)} allocated${reserve === 0 ? '' : `, ${formatBytes(reserve)} in reserve`}`
   const released =
     releasedSince === undefined ? '' : `, released since ${releasedSince}: 'candor ctl resume ${name}' ends it`
-  return `${name}: ${state}, ${formatBytes(size)}, ${access}${suspect}${waiting}${released}`
+  return `${name}: ${state}, ${formatBytes(size)}, ${access}${space}${suspect}${waiting}${released}`
 }
 
 async function run({ action, name, words, json, 'state-dir': given }: CtlFlags): Promise<number> {

@@ -40,6 +40,12 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
     describe: 'a full host: report it at once, or hold the write until there is space, hold=10m at the most',
     defaultDescription: 'report',
   },
+  reserve: {
+    ...words,
+    describe:
+      'keep so much of the file system free: 10G, or EXPORT=10G; writes that need more space are refused, or held; may be given again',
+    defaultDescription: '0',
+  },
   inject: {
     ...words,
     describe: 'fail requests on purpose: write:ENOSPC@1G-2G, read:EIO,rate=0.01, flush:EIO,count=1, write:delay=2s',

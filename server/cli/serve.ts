@@ -49,7 +49,7 @@ function attachLines(address: ListenAddress, name: string, tls: Config['tls']): 
 }
 
 /** The lines a person can act on. */
-function banner({ exports, addresses, http }: RunningService, config: Config): string {
+function banner({ exports, addresses, http, outgrowing }: RunningService, config: Config): string {
   const lines: string[] = []
   const paths = new Map(config.exports.map(({ name, path }) => [name, path]))
   for (const { name, face } of exports) {
@@ -57,6 +57,11 @@ function banner({ exports, addresses, http }: RunningService, config: Config): s
     const what = `${formatBytes(size)}${readOnly ? ', read-only' : ''}, ${paths.get(name)}`
     lines.push(`candor ${VERSION} serves '${name}': ${what}`)
     for (const address of addresses) lines.push(...attachLines(address, name, config.tls))
+  }
+  for (const { mount, exports: names, mayTake, free } of outgrowing) {
+    lines.push(
+      `note: ${mount} has ${formatBytes(free)} free; ${names.join(', ')} may still take ${formatBytes(mayTake)}`,
+    )
   }
   if (http !== undefined) lines.push(`metrics: http://${http.host}:${http.port}/metrics`)
   lines.push('ready; Ctrl-C syncs everything and stops')

@@ -5,7 +5,7 @@ import { drawMap, MAP_CELLS_DEFAULT, type MapRange, windowFault } from '../expor
 import type { Export } from '../exports/export.js'
 import type { ExportRegistry } from '../exports/registry.js'
 import type { ExportFace } from '../io/io-host.js'
-import { HELD_AT, SUSPECT_BYTES_AT } from '../observe/counters.js'
+import { ALLOCATED_AT, HELD_AT, RESERVE_AT, SUSPECT_BYTES_AT } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import { parseRule } from '../values.js'
 
@@ -29,6 +29,9 @@ export interface ExportSummary {
   readonly state: string
   readonly suspectBytes: number
   readonly suspectRanges: number
+  /** Bytes of the file system that the image takes, and that the export leaves free; both 0 where nobody can say. */
+  readonly allocated: number
+  readonly reserve: number
   /** Requests that wait for space, and since when. */
   readonly held: number
   readonly heldSince: string | undefined
@@ -41,8 +44,9 @@ function summary(entry: Export): ExportSummary {
   const { name, size, readOnly } = entry
   const { held, since } = entry.space
   const suspects = { suspectBytes: suspect.bytes, suspectRanges: suspect.count }
+  const taken = { allocated: entry.counters[ALLOCATED_AT] ?? 0, reserve: entry.room.reserve }
   const waiting = { held, heldSince: timeOf(since), releasedSince: timeOf(entry.recess.since) }
-  return { name, size, readOnly, state, ...suspects, ...waiting }
+  return { name, size, readOnly, state, ...suspects, ...taken, ...waiting }
 }
 
 function timeOf(since: number | undefined): string | undefined {
@@ -52,8 +56,9 @@ function timeOf(since: number | undefined): string | undefined {
 /** The same of an export whose thread is waiting for its storage, from what is known without it. */
 export function stalledSummary({ name, size, readOnly, counters }: ExportFace): ExportSummary {
   const [suspectBytes = 0, held = 0] = [counters[SUSPECT_BYTES_AT], counters[HELD_AT]]
+  const [allocated = 0, reserve = 0] = [counters[ALLOCATED_AT], counters[RESERVE_AT]]
   const unknown = { suspectRanges: 0, heldSince: undefined, releasedSince: undefined }
-  return { name, size, readOnly, state: 'stalled', suspectBytes, held, ...unknown }
+  return { name, size, readOnly, state: 'stalled', suspectBytes, allocated, reserve, held, ...unknown }
 }
 
 export function failed(error: string): ControlReply {

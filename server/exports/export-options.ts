@@ -30,6 +30,8 @@ export interface Failure {
   readonly errno: number
   readonly offset: number
   readonly length: number
+  /** The operator's reserve refused it; storage was not asked. */
+  readonly byReserve?: boolean
 }
 
 export interface ExportOptions {
@@ -43,5 +45,7 @@ export interface ExportOptions {
   readonly ledger?: Ledger | undefined
   /** Default: ENOSPC is told at once. */
   readonly onSpace?: SpacePolicy
+  /** Bytes of the file system that the export leaves free. Default: 0. */
+  readonly reserve?: number
   readonly witness: ExportWitness
 }

@@ -38,6 +38,7 @@ import {
   LEDGER_LOST_AT,
   OLDEST_SINCE_AT,
   RECORD_FAILED_AT,
+  REFUSED_BY_RESERVE_AT,
   RELEASED_AT,
   STATE_AT,
   STATE_ERRNO_AT,
@@ -49,6 +50,7 @@ import type { Ledger, LedgerEntry } from '../state/ledger.js'
 import { Durability } from './durability.js'
 import type { ExportOptions, ExportWitness, Failure } from './export-options.js'
 import { Recess } from './recess.js'
+import { Room } from './room.js'
 import { SpaceHold } from './space-hold.js'
 import { WaitingRequests } from './waiting.js'
 import { WriteOrder } from './write-order.js'
@@ -69,6 +71,7 @@ export class Export {
   readonly durability: Durability
   readonly space: SpaceHold
   readonly recess: Recess
+  readonly room: Room
   /** `--suspect-reads allow`: bytes that may be lost are read as if they were not. */
   readonly #readsSuspects: boolean
   readonly #storage: Backend
@@ -90,11 +93,14 @@ export class Export {
     this.#ledger = options.ledger
     this.#present = backend.size
     this.space = new SpaceHold(options.onSpace ?? { kind: 'report' }, {
-      changed: (held) => {
+      changed: (held, since) => {
         this.counters[HELD_AT] = held
-        this.counters[HELD_SINCE_AT] = this.space.since ?? 0
+        this.counters[HELD_SINCE_AT] = since ?? 0
+        this.room.heldChanged()
       },
     })
+    const { size, readOnly, counters, space: hold } = this
+    this.room = new Room({ name, size, readOnly, space: backend.space, reserve: options.reserve ?? 0, counters, hold })
     this.durability = new Durability(() => this.backend, record, {
       changed: () => this.#publish(),
       worsened: (state, reason) => this.#witness.stateChanged(this.name, state, reason),
@@ -204,12 +210,14 @@ export class Export {
 
   /** Counts a failed request and tells those who want to know. */
   failed(failure: Failure): void {
-    count(this.counters, errorAt(failure.command, failure.errno))
+    // The operator's own policy is no failure of storage, and whoever watches for those must not be woken by it.
+    const { byReserve = false } = failure
+    count(this.counters, byReserve ? REFUSED_BY_RESERVE_AT : errorAt(failure.command, failure.errno))
     this.#witness.requestFailed(this.name, failure)
     this.#ledger?.note(
       failure.client,
       commandName(failure.command),
-      errnoName(failure.errno),
+      byReserve ? 'reserve' : errnoName(failure.errno),
       failure.offset,
       failure.length,
     )

@@ -23,6 +23,7 @@ import {
   readRecord,
 } from '../state/image-record.js'
 import { Ledger, ledgerPath } from '../state/ledger.js'
+import type { Backing } from './backing.js'
 import { Export } from './export.js'
 
 export interface OpenedExport {
@@ -37,15 +38,16 @@ export async function openExport(
   { image, reopen }: { readonly image: OpenedImage; readonly reopen?: Reopen | undefined },
   stateDirectory: string | undefined,
   log: Log,
+  backing: Backing | undefined,
 ): Promise<OpenedExport> {
-  const { name, path, readOnly, onSpace, inject, readsSuspects, ioEngine } = config
+  const { name, path, readOnly, onSpace, reserve, inject, readsSuspects, ioEngine } = config
   const backend = await openBackend('opened-image', { image, readOnly, engine: ioEngine, reopen })
   try {
     for (const warning of backend.warnings) log.warn({ export: name, path }, warning)
     const { record, found } = recordOf(config, backend, stateDirectory)
     const ledger = ledgerOf(name, stateDirectory, (entries) => entry.ledgerLost(entries))
-    const options = { name, backend, witness: log, record, onSpace, readsSuspects, ledger }
-    const entry = new Export(options)
+    const rules = { onSpace, reserve, readsSuspects }
+    const entry = new Export({ name, backend, witness: log, record, ledger, ...rules })
     if (inject.length > 0) {
       entry.inject(inject)
       log.warn({ export: name, rules: inject.map(({ text }) => text) }, 'FAULT INJECTION is on: errors are made up')
@@ -55,7 +57,12 @@ export async function openExport(
       log.warn({ export: name }, 'without a state directory, what a failed sync made suspect is forgotten at the end')
     }
     await record?.opened()
+    await entry.room.enter(backing)
+    if (reserve > 0 && !entry.room.canReserve) {
+      log.warn({ export: name, path }, 'the reserve has no effect: nobody can say what is free where this image lies')
+    }
     const close = async () => {
+      entry.room.leave()
       await ledger?.flush()
       await record?.closed(entry.wasSynced)
       await backend.close()

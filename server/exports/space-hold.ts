@@ -6,7 +6,10 @@ import { WaitingRoom } from './waiting-room.js'
 /** `report`: ENOSPC at once. `hold`: kept for `timeoutMs`, and tried again as space may have appeared. */
 export type SpacePolicy = { readonly kind: 'report' } | { readonly kind: 'hold'; readonly timeoutMs: number }
 
-/** How often one of the held requests is tried again: the only sign of space that quotas give as well. */
+/**
+ * How often one of the held requests is tried again: the only sign of space that quotas give. Where the file system tells
+ * what is free, Backing asks more often, and releases them.
+ */
 const RETRY_MS = 500
 
 /** Why a wait ended. */
@@ -24,8 +27,8 @@ export interface HeldRequest {
 }
 
 export interface HoldEvents {
-  /** The number of held requests changed. */
-  changed(held: number): void
+  /** The number of held requests changed; `since` is when the first of them was held, in ms since the epoch. */
+  changed(held: number, since: number | undefined): void
 }
 
 /** A want of space that more space mends; what a failed sync lost for want of it is lost. */
@@ -101,7 +104,7 @@ export class SpaceHold {
   #enter(held: HeldRequest): void {
     this.#requests.add(held)
     this.#since ??= held.since
-    this.#events.changed(this.held)
+    this.#events.changed(this.held, this.#since)
     this.#timer ??= setInterval(() => this.#room.wakeFirst('retry'), RETRY_MS)
   }
 
@@ -112,7 +115,7 @@ export class SpaceHold {
       clearInterval(this.#timer)
       this.#timer = undefined
     }
-    this.#events.changed(this.held)
+    this.#events.changed(this.held, this.#since)
   }
 
   /** Ends the wait of requests whose client has gone. */

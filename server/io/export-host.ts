@@ -4,12 +4,14 @@ import { closeSync } from 'node:fs'
 import { DONE, errnoName, errnoOf, type OpenedImage, type Reopen } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import { actOn, type ControlReply, type ControlRequest } from '../control/export-actions.js'
+import { Backings } from '../exports/backings.js'
 import type { Export } from '../exports/export.js'
 import { openExport } from '../exports/open-export.js'
 import { ExportRegistry } from '../exports/registry.js'
 import { Connection } from '../nbd/connection.js'
 import { type ConnectionLimits, tellable } from '../nbd/connection-options.js'
 import { describeExport } from '../nbd/negotiation.js'
+import type { BackingShare } from '../observe/backing-block.js'
 import { type Counters, pulseBlock } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import type { AttachOrder, ExportFace, HostEvents, IoHost } from './io-host.js'
@@ -32,6 +34,7 @@ export class ExportHost implements IoHost {
   readonly pulse: Counters
   readonly #options: ExportHostOptions
   readonly #registry = new ExportRegistry<Export>()
+  readonly #backings = new Backings()
   readonly #connections = new Map<number, Connection>()
   readonly #closing: (() => Promise<void>)[] = []
   readonly #timer: NodeJS.Timeout
@@ -57,9 +60,10 @@ export class ExportHost implements IoHost {
     return bytes
   }
 
-  async open(config: ExportConfig, image: OpenedImage): Promise<ExportFace> {
+  async open(config: ExportConfig, image: OpenedImage, share: BackingShare | undefined): Promise<ExportFace> {
     const { stateDirectory, log, reopen } = this.#options
-    const { entry, close } = await openExport(config, { image, reopen }, stateDirectory, log)
+    const backing = share && this.#backings.of(share)
+    const { entry, close } = await openExport(config, { image, reopen }, stateDirectory, log, backing)
     this.#closing.push(close)
     return this.adopt(entry)
   }

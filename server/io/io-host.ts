@@ -6,6 +6,7 @@ import type { ExportConfig } from '../config.js'
 import type { ControlReply, ControlRequest } from '../control/export-actions.js'
 import type { ConnectionFault } from '../nbd/connection-options.js'
 import type { Established } from '../nbd/negotiation.js'
+import type { BackingShare } from '../observe/backing-block.js'
 import type { Counters } from '../observe/counters.js'
 
 /** What the front desk knows of an export. */
@@ -45,8 +46,11 @@ export interface HostEvents {
 export interface IoHost {
   /** ms since the epoch at [0], once a second: a host that stands still is waiting for storage. */
   readonly pulse: Counters
-  /** Serves an image that is open and locked; it is the host's from here on. @throws OpenError */
-  open(config: ExportConfig, image: OpenedImage): Promise<ExportFace>
+  /**
+   * Serves an image that is open and locked; it is the host's from here on. `share` is the host's part in the file system
+   * that the image lies on. @throws OpenError
+   */
+  open(config: ExportConfig, image: OpenedImage, share: BackingShare | undefined): Promise<ExportFace>
   attach(order: AttachOrder): void
   /** Asks one export something, by name, or all of them. */
   ask(request: ControlRequest): Promise<ControlReply>

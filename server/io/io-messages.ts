@@ -3,6 +3,7 @@ import type { OpenedImage } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import type { ControlRequest } from '../control/export-actions.js'
 import type { Limits } from '../limits.js'
+import type { BackingShare } from '../observe/backing-block.js'
 import type { Counters } from '../observe/counters.js'
 import type { LogLine } from '../observe/log.js'
 import type { AttachOrder, EndedFault } from './io-host.js'
@@ -16,7 +17,12 @@ export interface IoThreadData {
 
 /** Questions of which each is answered once. */
 export type Call =
-  | { readonly name: 'open'; readonly config: ExportConfig; readonly image: OpenedImage }
+  | {
+      readonly name: 'open'
+      readonly config: ExportConfig
+      readonly image: OpenedImage
+      readonly share: BackingShare | undefined
+    }
   | { readonly name: 'ask'; readonly request: ControlRequest }
   | { readonly name: 'finish'; readonly timeoutMs: number }
   | { readonly name: 'sync' }

@@ -42,7 +42,7 @@ const host = new ExportHost({
 function carryOut(call: Call): Promise<unknown> {
   switch (call.name) {
     case 'open':
-      return host.open(call.config, call.image)
+      return host.open(call.config, call.image, call.share)
     case 'ask':
       return host.ask(call.request)
     case 'finish':

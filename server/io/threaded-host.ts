@@ -5,6 +5,7 @@ import { OpenError, type OpenedImage, reopenImage } from '../../backends/index.j
 import type { ExportConfig } from '../config.js'
 import type { ControlReply, ControlRequest } from '../control/export-actions.js'
 import type { Limits } from '../limits.js'
+import type { BackingShare } from '../observe/backing-block.js'
 import { pulseBlock } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import type { AttachOrder, ExportFace, HostEvents, IoHost } from './io-host.js'
@@ -90,8 +91,8 @@ export class ThreadedHost implements IoHost {
     })
   }
 
-  open(config: ExportConfig, image: OpenedImage): Promise<ExportFace> {
-    return this.#call({ name: 'open', config, image })
+  open(config: ExportConfig, image: OpenedImage, share: BackingShare | undefined): Promise<ExportFace> {
+    return this.#call({ name: 'open', config, image, share })
   }
 
   attach(order: AttachOrder): void {

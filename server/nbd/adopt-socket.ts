@@ -13,6 +13,8 @@ export interface ByteSink {
 
 export interface AdoptedSocket {
   readonly socket: Socket
+  /** The socket's descriptor; undefined where it is not known. */
+  readonly fd: number | undefined
   /** Reads on after `arrived` answered false. */
   readonly resumeReading: () => void
   /** Lets go of the socket, which holds again what was read of it and not taken. */
@@ -44,8 +46,10 @@ export function adoptSocket(accepted: Socket, sink: ByteSink): AdoptedSocket {
 export function socketOn(fd: number, sink: ByteSink): AdoptedSocket {
   const onread = { buffer: () => sink.target, callback: (length: number) => sink.arrived(length) }
   // `onread` is documented for net.connect's options; the constructor takes the same (Node's lib/net.js).
-  const socket = new Socket({ fd, readable: true, writable: true, onread } as ConstructorParameters<typeof Socket>[0])
-  return { socket, resumeReading: () => socket.resume(), release: () => {} }
+  // A peer that has no more to say may still wait for replies, so the end of its stream ends nothing by itself.
+  const halfOpen = { readable: true, writable: true, allowHalfOpen: true }
+  const socket = new Socket({ fd, ...halfOpen, onread } as ConstructorParameters<typeof Socket>[0])
+  return { socket, fd, resumeReading: () => socket.resume(), release: () => {} }
 }
 
 /** The same over `data` events: for TLS, and for a Node that hides the descriptor. Copies every byte once more. */
@@ -80,5 +84,5 @@ export function adoptByDataEvents(socket: Socket, sink: ByteSink): AdoptedSocket
     const left = takeRest()
     if (left !== undefined) socket.unshift(left)
   }
-  return { socket, resumeReading, release }
+  return { socket, fd: undefined, resumeReading, release }
 }

@@ -6,6 +6,8 @@ import type { Established } from './negotiation.js'
 import type { TransmissionLimits } from './transmission-options.js'
 
 export interface ConnectionLimits extends TransmissionLimits {
+  /** Bytes that are read of a peer whose requests are held, since the end of its stream may lie behind them. */
+  readonly lookAheadBytesMax: number
   /** Bytes of a WRITE past the maximum payload that are thrown away with an error; longer ones end the connection. */
   readonly oversizeBytesMax: number
 }

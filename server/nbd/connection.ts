@@ -4,6 +4,7 @@ import { decodeRequest, emptyRequest, frameSize, ProtocolError, requestHeaderByt
 import { type ByteSink, socketOn } from './adopt-socket.js'
 import type { ConnectionFault, ConnectionOptions } from './connection-options.js'
 import { PAYLOAD_BYTES_MAX, termsFor } from './negotiation.js'
+import { type LastWords, saidFarewell } from './peer-presence.js'
 import { type FrameSink, ReceiveBuffer } from './receive-buffer.js'
 import { Transmission } from './transmission.js'
 import { Transport } from './transport.js'
@@ -27,15 +28,15 @@ export class Connection implements FrameSink, ByteSink {
     this.#transport = new Transport(socketOn(fd, this), {
       onDrained: () => this.#roomAgain(),
       onError: (error) => this.#end(error),
-      onEnd: () => this.#end(undefined),
+      onEnd: () => this.#streamEnded(),
       onClose: () => this.#closed(),
     })
     const { replyStyle: style, contexts } = established
     this.#extended = style === 'extended'
     const terms = termsFor(served, established)
-    const onRoom = () => this.#roomAgain()
+    const calls = { onRoom: () => this.#roomAgain(), peerGone: () => this.#peerGone() }
     const { batch } = this.#transport
-    this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, onRoom, client })
+    this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, client, ...calls })
   }
 
   /** Serves what came behind the handshake, and reads on. */
@@ -121,6 +122,26 @@ export class Connection implements FrameSink, ByteSink {
 
   refuseOversize(header: Uint8Array): void {
     this.#transmission.refuseOversize(decodeRequest(viewOf(header), 0, this.#extended, emptyRequest()))
+  }
+
+  /** A socket that is not read says nothing when its peer goes: then it is ended here. */
+  #peerGone(): boolean {
+    const room = this.#options.limits.lookAheadBytesMax - this.#receive.rest.length
+    const gone = this.#transport.peerGone(this.#lastWords)
+    if (gone) this.#end(new Error('its peer went away while it was not read'))
+    // The end of a stream comes behind all its bytes: that of a peer who had much to say is found by reading on.
+    else if (this.#paused && room > 0) this.#transport.resumeReading()
+    return gone
+  }
+
+  get #lastWords(): LastWords {
+    const { disconnected } = this.#transmission
+    return { disconnected, extended: this.#extended, waiting: this.#receive.rest }
+  }
+
+  /** Behind NBD_CMD_DISC, read ahead and not served yet, the peer still waits for its replies. */
+  #streamEnded(): void {
+    if (!saidFarewell(this.#lastWords)) this.#end(this.#lost)
   }
 
   /** A slow request was answered, or the peer took replies: what waited may go on. */

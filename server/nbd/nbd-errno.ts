@@ -11,7 +11,17 @@ import {
   NBD_SUCCESS,
   type Request,
 } from 'nbd-protocol'
-import { EDQUOT, EFBIG, ENOSPC, errnoName, errnoOf, NOT_FAST, type Outcome, SHUT_DOWN } from '../../backends/index.js'
+import {
+  EDQUOT,
+  EFBIG,
+  ENOSPC,
+  errnoName,
+  errnoOf,
+  NOT_FAST,
+  type Outcome,
+  RESERVED,
+  SHUT_DOWN,
+} from '../../backends/index.js'
 
 const BY_ERRNO: ReadonlyMap<number, number> = new Map([
   [ENOSPC, NBD_ENOSPC],
@@ -29,7 +39,9 @@ export function nbdErrorOf(outcome: Outcome): number {
 
 /** The same in words, for structured replies: what the host said, or why it was not asked. */
 export function hostSays(command: number, outcome: Outcome): string {
-  return `${commandName(command)} failed: ${errnoName(errnoOf(outcome))} on the host`
+  const name = commandName(command)
+  if (outcome === RESERVED) return `${name} was refused: it would take space that the server keeps in reserve`
+  return `${name} failed: ${errnoName(errnoOf(outcome))} on the host`
 }
 
 export function refusalSays({ type, offset, length }: Request, error: number): string {

@@ -38,6 +38,7 @@ interface Region {
 }
 
 const HEADER_COPY_BYTES = 32
+const NOTHING = new Uint8Array(0)
 
 export class ReceiveBuffer {
   readonly #sink: FrameSink
@@ -67,6 +68,12 @@ export class ReceiveBuffer {
   /** True while frames wait for the sink: nothing more may be read until `resume` has served them. */
   get waiting(): boolean {
     return this.#waiting !== undefined
+  }
+
+  /** What was read and not served yet, or the last part of it. */
+  get rest(): Uint8Array {
+    if (this.#waiting !== undefined) return this.#waiting.bytes.subarray(this.#waiting.at, this.#waiting.end)
+    return this.#frame?.subarray(0, this.#filled) ?? this.#carried ?? NOTHING
   }
 
   /** `length` bytes were put at the beginning of `target`. @throws ProtocolError when the stream is lost */

@@ -13,6 +13,7 @@ import {
   NBD_CMD_READ,
   NBD_CMD_TRIM,
   NBD_CMD_WRITE,
+  NBD_CMD_WRITE_ZEROES,
 } from 'nbd-protocol'
 import { DONE, EIO, errnoOf, type Outcome, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
@@ -30,6 +31,8 @@ export interface SlowAnswers {
   /** A whole reply with data, in buffers that are given away. */
   data(parts: readonly Uint8Array[]): void
   failed(request: DecodedRequest, outcome: Outcome): void
+  /** Whether the peer is gone and nobody has noticed, since its socket is not read; then the connection ends. */
+  peerGone(): boolean
   /** A request has left; the connection may go on reading. */
   settled(): void
 }
@@ -39,6 +42,11 @@ export interface SlowLimits {
   readonly slowRequestsMax: number
   /** Bytes of payload, to be written or to be read, that they may hold. */
   readonly slowBytesMax: number
+}
+
+/** Punching gives space back: it needs none, and falls under no reserve. */
+function takesSpace({ type, flags }: DecodedRequest): boolean {
+  return type === NBD_CMD_WRITE || (type === NBD_CMD_WRITE_ZEROES && (flags & NBD_CMD_FLAG_NO_HOLE) !== 0)
 }
 
 const NOTHING = new Uint8Array(0)
@@ -169,12 +177,19 @@ export class SlowRequests {
     try {
       if (turn.ahead !== undefined) await turn.ahead
       const told = recess.active ? await this.#recessOver() : DONE
-      if (this.#lost) return this.#dropped(request)
+      // Asked after a wait: the peer may have gone meanwhile, and its socket not have been read.
+      if (turn.ahead === undefined ? this.#lost : !this.#wanted()) return this.#dropped(request)
       if (told !== DONE) return told
       return await this.#changeNow(request, payload)
     } finally {
       order.leave(turn)
     }
+  }
+
+  /** Asked after a wait: whether anybody still waits for an answer. */
+  #wanted(): boolean {
+    if (!this.#lost && this.#answers.peerGone()) this.connectionLost()
+    return !this.#lost
   }
 
   #dropped({ type, offset, length }: DecodedRequest): undefined {
@@ -185,7 +200,7 @@ export class SlowRequests {
     const attempt = () => this.#attempt(request, payload)
     const { type: command, offset, length } = request
     const who = { client: this.#client, command, offset, length }
-    const outcome = await this.#export.space.run(attempt, () => !this.#lost, who)
+    const outcome = await this.#export.space.run(attempt, () => this.#wanted(), who)
     if (outcome === DONE && command === NBD_CMD_WRITE) count(this.#export.counters, WRITTEN_BYTES_AT, length)
     return outcome
   }
@@ -201,8 +216,10 @@ export class SlowRequests {
     const { epoch } = durability
     // A TRIM changes nothing that anybody counts on, and clears nothing either.
     const change = type === NBD_CMD_TRIM ? undefined : durability.begin(offset, length)
+    const submit = () => this.#submit(request, payload, durable)
+    const make = () => (takesSpace(request) ? served.room.within(offset, length, submit) : submit())
     // A change that cannot be remembered is not made.
-    const outcome = durability.unrecorded ? EIO : await this.#submit(request, payload, durable)
+    const outcome = durability.unrecorded ? EIO : await make()
     if (change !== undefined) {
       durability.finish(change, outcome === DONE, durable)
       if (outcome === DONE) served.reached(offset + length)

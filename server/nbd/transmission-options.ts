@@ -19,6 +19,8 @@ export interface TransmissionOptions {
   readonly limits: TransmissionLimits
   /** Called when something that held serving up may have gone away. */
   readonly onRoom: () => void
+  /** Whether the peer is gone although the socket, which is not read, does not say so; ends the connection then. */
+  readonly peerGone: () => boolean
   /** The peer as log and ledger name it. */
   readonly client: string
 }

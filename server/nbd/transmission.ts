@@ -17,7 +17,7 @@ import {
   type ReplyStyle,
   requestHeaderBytes,
 } from 'nbd-protocol'
-import { DONE, EIO, errnoOf, type Outcome, WOULD_BLOCK } from '../../backends/index.js'
+import { DONE, EIO, errnoOf, type Outcome, RESERVED, WOULD_BLOCK } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { isSpaceError } from '../exports/space-hold.js'
 import { count, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
@@ -46,6 +46,7 @@ export class Transmission implements SlowAnswers {
   readonly #batch: ReplyBatch
   readonly #limits: TransmissionLimits
   readonly #onRoom: () => void
+  readonly peerGone: () => boolean
   readonly #client: string
   readonly #status: BlockStatus
   readonly #slow: SlowRequests
@@ -61,7 +62,7 @@ export class Transmission implements SlowAnswers {
   /** Why the last `serve` left bytes unserved: for an incomplete frame ('none'), for want of room, for fairness. */
   halt: Halt = 'none'
 
-  constructor({ served, style, contexts, terms, batch, limits, onRoom, client }: TransmissionOptions) {
+  constructor({ served, style, contexts, terms, batch, limits, onRoom, peerGone, client }: TransmissionOptions) {
     this.#export = served
     this.#style = style
     this.#extended = style === 'extended'
@@ -69,6 +70,7 @@ export class Transmission implements SlowAnswers {
     this.#batch = batch
     this.#limits = limits
     this.#onRoom = onRoom
+    this.peerGone = peerGone
     this.#client = client
     this.#headerBytes = requestHeaderBytes(this.#extended)
     this.#readHeaderBytes = readHeaderBytes(style)
@@ -182,6 +184,7 @@ export class Transmission implements SlowAnswers {
     const { offset, length } = request
     if ((request.flags & NBD_CMD_FLAG_FUA) !== 0) return this.#writeLater(request, bytes, at)
     if (served.order.pending !== 0 && served.order.overlaps(offset, length)) return this.#writeLater(request, bytes, at)
+    if (!served.room.has(length)) return this.#writeLater(request, bytes, at)
     if (!this.#inspected) {
       this.#inspected = true
       served.inspect()
@@ -196,6 +199,7 @@ export class Transmission implements SlowAnswers {
     }
     if (served.durability.suspect.count !== 0) served.durability.rewritten(offset, length)
     served.reached(offset + length)
+    served.room.took(length)
     count(served.counters, WRITTEN_BYTES_AT, length)
     this.done(request)
   }
@@ -231,7 +235,7 @@ export class Transmission implements SlowAnswers {
 
   failed(request: DecodedRequest, outcome: Outcome): void {
     const { type, offset, length } = request
-    this.#note(request, errnoOf(outcome))
+    this.#note(request, errnoOf(outcome), outcome === RESERVED)
     const suspect = type === NBD_CMD_READ ? this.#export.firstSuspect(offset, length) : undefined
     const text = suspect === undefined ? hostSays(type, outcome) : 'these bytes may have been lost; write them again'
     replyError(this.#batch, this.#style, request, nbdErrorOf(outcome), text, suspect)
@@ -243,7 +247,7 @@ export class Transmission implements SlowAnswers {
     this.#onRoom()
   }
 
-  #note({ type, offset, length }: DecodedRequest, errno: number): void {
-    this.#export.failed({ client: this.#client, command: type, errno, offset, length })
+  #note({ type, offset, length }: DecodedRequest, errno: number, byReserve = false): void {
+    this.#export.failed({ client: this.#client, command: type, errno, offset, length, byReserve })
   }
 }

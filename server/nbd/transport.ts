@@ -2,6 +2,7 @@
 // holds it hears of its end once.
 import type { Socket } from 'node:net'
 import type { AdoptedSocket } from './adopt-socket.js'
+import { type LastWords, peerGone } from './peer-presence.js'
 import { ReplyBatch } from './reply-batch.js'
 
 /** Dead peers (a guest that lost its power) are noticed in the end, also when nothing is sent to them. */
@@ -22,12 +23,14 @@ export class Transport {
   readonly batch: ReplyBatch
   readonly resumeReading: () => void
   readonly #socket: Socket
+  readonly #fd: number | undefined
   readonly #letGo: () => void
   readonly #events: TransportEvents
   #linger: NodeJS.Timeout | undefined
 
-  constructor({ socket, resumeReading, release }: AdoptedSocket, events: TransportEvents) {
+  constructor({ socket, fd, resumeReading, release }: AdoptedSocket, events: TransportEvents) {
     this.#socket = socket
+    this.#fd = fd
     this.#letGo = release
     this.resumeReading = resumeReading
     this.#events = events
@@ -51,6 +54,8 @@ export class Transport {
   release(): Socket {
     const { onError, onEnd } = this.#events
     this.#letGo()
+    // A TLS handshake that the peer breaks off is over.
+    this.#socket.allowHalfOpen = false
     return this.#socket.off('error', onError).off('end', onEnd).off('close', this.#onClose)
   }
 
@@ -58,5 +63,11 @@ export class Transport {
   close(): void {
     this.#socket.destroySoon()
     this.#linger ??= setTimeout(() => this.#socket.destroy(), LINGER_MS)
+  }
+  /** Whether the peer is gone; then the socket is closed at once, since nobody is there to take anything. */
+  peerGone(words: LastWords): boolean {
+    const gone = peerGone(this.#socket, this.#fd, words)
+    if (gone) this.#socket.destroy()
+    return gone
   }
 }

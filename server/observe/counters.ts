@@ -24,7 +24,10 @@ export const STATE_ERRNO_AT = STATE_SINCE_AT + 1
 export const HELD_SINCE_AT = STATE_ERRNO_AT + 1
 export const RECORD_FAILED_AT = HELD_SINCE_AT + 1
 export const LEDGER_LOST_AT = RECORD_FAILED_AT + 1
-export const DEFERRED_AT = LEDGER_LOST_AT + 1
+export const ALLOCATED_AT = LEDGER_LOST_AT + 1
+export const RESERVE_AT = ALLOCATED_AT + 1
+export const REFUSED_BY_RESERVE_AT = RESERVE_AT + 1
+export const DEFERRED_AT = REFUSED_BY_RESERVE_AT + 1
 export const RELEASED_AT = DEFERRED_AT + COMMANDS
 export const ERRORS_AT = RELEASED_AT + 1
 const LATENCY_AT = ERRORS_AT + COMMANDS * ERRNOS
@@ -66,7 +69,7 @@ const SERVER_SLOTS = PROTOCOL_ERRORS_AT + PROTOCOL_ERRORS.length
 /** A block of counters that another thread may read. */
 export type Counters = Float64Array<SharedArrayBuffer>
 
-function sharedBlock(slots: number): Counters {
+export function sharedBlock(slots: number): Counters {
   return new Float64Array(new SharedArrayBuffer(slots * Float64Array.BYTES_PER_ELEMENT))
 }
 

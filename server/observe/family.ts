@@ -1,6 +1,7 @@
 // What a metric is, and what is observed: the exports whose shared counters it reads. Law: most series of an export that
 // no client has used are left out while they are 0, or a thousand exports would fill every scrape.
 import { COMMANDS } from 'nbd-protocol'
+import type { BackingBlock } from './backing-block.js'
 import { type Counters, REQUESTS_AT } from './counters.js'
 
 /** What the HTTP thread is told of one export. */
@@ -15,6 +16,13 @@ export interface ObservedExport {
   readonly pulse: Counters
 }
 
+/** What the HTTP thread is told of a file system that images lie on. */
+export interface ObservedBacking {
+  readonly device: string
+  readonly mount: string
+  readonly block: BackingBlock
+}
+
 export interface Observed {
   readonly version: string
   /** The engine in use: `uring` or `pool`. */
@@ -23,6 +31,7 @@ export interface Observed {
   /** Of the main thread. */
   readonly pulse: Counters
   readonly exports: readonly ObservedExport[]
+  readonly backings: readonly ObservedBacking[]
 }
 
 export interface Sample {

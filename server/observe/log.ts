@@ -121,9 +121,15 @@ export class Log implements ExportWitness {
     }
   }
 
-  requestFailed(name: string, { client, command, errno, offset, length }: Failure): void {
-    const kind = `${commandName(command)} failed on export ${name}: ${errnoName(errno)}`
-    this.limited(kind, { export: name, client, command: commandName(command), errno: errnoName(errno), offset, length })
+  requestFailed(name: string, { client, command, errno, offset, length, byReserve }: Failure): void {
+    const about = { export: name, client, command: commandName(command) }
+    const place = { offset, length }
+    if (byReserve) {
+      const kind = `${about.command} refused on export ${name}: it would take space from the reserve`
+      return this.limited(kind, { ...about, policy: 'reserve', ...place })
+    }
+    const kind = `${about.command} failed on export ${name}: ${errnoName(errno)}`
+    this.limited(kind, { ...about, errno: errnoName(errno), ...place })
   }
 
   requestHangs(name: string, { command, since }: Waiting): void {

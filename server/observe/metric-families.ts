@@ -6,7 +6,6 @@ import {
   DROPPED_AT,
   HANDSHAKE_FAILURES,
   HANDSHAKE_FAILURES_AT,
-  HELD_AT,
   IN_FLIGHT_AT,
   INJECTED_AT,
   INJECTING_AT,
@@ -37,6 +36,7 @@ import {
   sizes,
   states,
 } from './metric-samples.js'
+import { SPACE_FAMILIES } from './space-families.js'
 
 /** All of them, in the order in which they are shown. */
 export const FAMILIES: readonly Family[] = [
@@ -94,12 +94,7 @@ export const FAMILIES: readonly Family[] = [
     type: 'gauge',
     collect: pulses,
   },
-  {
-    name: 'candor_requests_held',
-    help: 'Requests that wait for space on the host.',
-    type: 'gauge',
-    collect: (observed) => perExport(observed, HELD_AT),
-  },
+  ...SPACE_FAMILIES,
   {
     name: 'candor_requests_dropped_total',
     help: 'Requests dropped before storage had them, because their connection was lost.',

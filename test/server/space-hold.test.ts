@@ -1,12 +1,16 @@
 // Writes that are held for want of space: answered once, in order, while everything else goes on.
 import assert from 'node:assert/strict'
-import { describe, test } from 'node:test'
+import { after, describe, test } from 'node:test'
 import { NBD_CMD_FLAG_FUA, NBD_ENOSPC, NBD_ESHUTDOWN } from 'nbd-protocol'
-import { EDQUOT, ENOSPC } from '../../backends/index.js'
+import { EDQUOT, ENOSPC, openBackend, withFaults } from '../../backends/index.js'
 import { HELD_AT } from '../../server/observe/counters.js'
 import { type Faulty, faulty, nbdError } from '../support/faulty-disk.js'
+import { serveInProcess } from '../support/in-process.js'
+import { writeRequest } from '../support/raw-bytes.js'
+import { RawClient } from '../support/raw-client.js'
 
 const PAGE = 4096
+const MIB = 1 << 20
 const MINUTE = 60_000
 
 /** A disk that is full from page 4 on, and holds writes. */
@@ -95,5 +99,36 @@ describe('a write without space, held', () => {
     await untilHeld(disk, 0)
     const client = await disk.server.client()
     assert.deepEqual(Buffer.from(await client.read(8 * PAGE, PAGE)), Buffer.alloc(PAGE))
+  })
+  test('lets its client be read on as far as --look-ahead-max, to find the end of the stream, and no further', async () => {
+    const full = withFaults(await openBackend('memory', { size: 64 * MIB }), ({ command }) =>
+      command === 'write' ? { outcome: ENOSPC } : undefined,
+    )
+    const limits = { slowRequestsMax: 1, lookAheadBytesMax: 4 * MIB }
+    const server = await serveInProcess(full, limits, { onSpace: { kind: 'hold', timeoutMs: MINUTE } })
+    after(() => server.close())
+    const client = await RawClient.enter(server.path, 'simple')
+    let taken = 0
+    const send = async () => {
+      for (let at = 0; at < 64; at++) {
+        await client.send(writeRequest('simple', BigInt(at), at * MIB, Buffer.alloc(MIB)))
+        if (!client.socket.destroyed) taken += MIB
+      }
+    }
+    const sent = send()
+    const { space } = server.served
+    const retry = async () => {
+      space.release()
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    while (space.held === 0) await new Promise((resolve) => setImmediate(resolve))
+    while (taken < 5 * MIB) await retry()
+    for (let count = 0; count < 1000; count++) await retry()
+    // Besides the bound there are a piece as large as the slab, the request that is held, and the socket's own buffers.
+    assert.ok(taken <= 12 * MIB, `${taken} bytes were read`)
+    client.vanish()
+    while (server.server.connections > 0) await retry()
+    await sent
+    assert.equal(space.held, 0)
   })
 })

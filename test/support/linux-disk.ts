@@ -14,6 +14,7 @@ export class LinuxDisk implements Backend {
   readonly size: number
   readonly can: Backend['can']
   readonly identity = undefined
+  readonly space = undefined
   readonly warnings: readonly string[] = []
   readonly #medium: Medium
   readonly #inner: Backend
