@@ -133,13 +133,11 @@ class SparseFile implements Backend {
     return reads && this.#lockHolders === 0 ? this.#holdingLock(run) : run()
   }
 
-  async #holdingLock(run: () => Promise<Outcome>): Promise<Outcome> {
+  #holdingLock(run: () => Promise<Outcome>): Promise<Outcome> {
     this.#lockHolders += 1
-    try {
-      return await run()
-    } finally {
+    return run().finally(() => {
       this.#lockHolders -= 1
-    }
+    })
   }
 
   async zero(offset: number, length: number, mode: number, durable: boolean): Promise<Outcome> {

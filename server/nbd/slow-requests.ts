@@ -6,21 +6,19 @@ import {
   type DecodedRequest,
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
-  NBD_CMD_FLAG_FAST_ZERO,
   NBD_CMD_FLAG_FUA,
-  NBD_CMD_FLAG_NO_HOLE,
   NBD_CMD_FLUSH,
   NBD_CMD_READ,
   NBD_CMD_TRIM,
   NBD_CMD_WRITE,
-  NBD_CMD_WRITE_ZEROES,
 } from 'nbd-protocol'
-import { DONE, EIO, errnoOf, type Outcome, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
+import { DONE, EIO, errnoOf, type Outcome, RESERVED } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { isSpaceError } from '../exports/space-hold.js'
 import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import type { Latency } from '../observe/latency.js'
 import type { BlockStatus } from './block-status.js'
+import { submitChange, takesSpace } from './changes.js'
 import { readReply } from './read-reply.js'
 import { changesImage } from './validation.js'
 
@@ -42,11 +40,6 @@ export interface SlowLimits {
   readonly slowRequestsMax: number
   /** Bytes of payload, to be written or to be read, that they may hold. */
   readonly slowBytesMax: number
-}
-
-/** Punching gives space back: it needs none, and falls under no reserve. */
-function takesSpace({ type, flags }: DecodedRequest): boolean {
-  return type === NBD_CMD_WRITE || (type === NBD_CMD_WRITE_ZEROES && (flags & NBD_CMD_FLAG_NO_HOLE) !== 0)
 }
 
 const NOTHING = new Uint8Array(0)
@@ -216,7 +209,8 @@ export class SlowRequests {
     const { epoch } = durability
     // A TRIM changes nothing that anybody counts on, and clears nothing either.
     const change = type === NBD_CMD_TRIM ? undefined : durability.begin(offset, length)
-    const submit = () => this.#submit(request, payload, durable)
+    // A look at the space may have taken long enough for the client to go.
+    const submit = async () => (this.#lost ? RESERVED : submitChange(served.backend, request, payload, durable))
     const make = () => (takesSpace(request) ? served.room.within(offset, length, submit) : submit())
     // A change that cannot be remembered is not made.
     const outcome = durability.unrecorded ? EIO : await make()
@@ -228,15 +222,6 @@ export class SlowRequests {
     const told = durability.judge(outcome, epoch)
     if (told !== DONE) await durability.stored
     return told
-  }
-
-  #submit({ type, offset, length, flags }: DecodedRequest, payload: Uint8Array, durable: boolean): Promise<Outcome> {
-    const { backend } = this.#export
-    if (type === NBD_CMD_WRITE) return backend.write(payload, 0, length, offset, durable)
-    if (type === NBD_CMD_TRIM) return backend.trim(offset, length, durable)
-    const punch = (flags & NBD_CMD_FLAG_NO_HOLE) === 0 ? ZERO_PUNCH : 0
-    const fast = (flags & NBD_CMD_FLAG_FAST_ZERO) === 0 ? 0 : ZERO_FAST
-    return backend.zero(offset, length, punch | fast, durable)
   }
 
   #other({ type, offset, length }: DecodedRequest): Promise<Outcome> {

@@ -29,7 +29,7 @@ function observedExport(name: string, counters: Counters = exportCounters()): Ob
 }
 
 function observed(...exports: ObservedExport[]): Observed {
-  return { version: '0', server: serverCounters(), pulse: pulseBlock(), ioEngine: 'pool', exports }
+  return { version: '0', server: serverCounters(), pulse: pulseBlock(), ioEngine: 'pool', backings: [], exports }
 }
 
 describe('questions to storage', () => {
