@@ -31,7 +31,7 @@ export function placeOf(fd: number, device: number): Place {
   return { device: number ?? String(device), mount: plainPath(mount ?? '') }
 }
 
-/** The space under an image. */
+/** The space of an image; while it is let go of, nobody says anything. */
 export function imageSpace(image: HeldImage, lags: boolean): BackingSpace {
   let block = BLOCK_BYTES_USUAL
   const look = async (settle: boolean): Promise<Space | undefined> => {

@@ -67,6 +67,7 @@ class SparseFile implements Backend {
     this.size = image.size
     this.identity = image.identity
     this.#image = new HeldImage(image, { writable: !readOnly, engine: chooseIoEngine(engine).engine, reopen })
+    this.space = image.place && imageSpace(this.#image, traits.spaceLags ?? false)
     this.#block = image.logicalBlockSize
     this.space = image.place && imageSpace(this.#image, traits.spaceLags ?? false)
     this.#reads = traits.reads
@@ -123,7 +124,14 @@ class SparseFile implements Backend {
     // A write that came here for its edges holds the lock while it reads; one that came because of another's lock, or
     // for its durability, holds it no longer than an inline write, and must not keep the others away.
     const reads = !this.#edgesCached(offset, offset + length)
-    return reads && !this.#standBack.locked ? this.#standBack.during(run) : run()
+    return reads && this.#lockHolders === 0 ? this.#holdingLock(run) : run()
+  }
+
+  #holdingLock(run: () => Promise<Outcome>): Promise<Outcome> {
+    this.#lockHolders += 1
+    return run().finally(() => {
+      this.#lockHolders -= 1
+    })
   }
 
   async zero(offset: number, length: number, mode: number, durable: boolean): Promise<Outcome> {
@@ -213,8 +221,7 @@ class SparseFile implements Backend {
   }
 
   async extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome> {
-    if (!this.can.extents) return [{ length, hole: false, zero: false }]
-    return runsIn(this.#image, offset, length, limit)
+    return this.can.extents ? runsIn(this.#image, offset, length, limit) : [{ length, hole: false, zero: false }]
   }
 
   look(): Condition {

@@ -25,9 +25,8 @@ const ACTIONS: Readonly<Record<string, { readonly takesName: boolean }>> = {
   'hold-fail': { takesName: true },
 }
 
-function line(entry: ExportSummary): string {
-  const { name, size, readOnly, state, suspectBytes, suspectRanges, allocated, reserve } = entry
-  const { held, heldSince, releasedSince } = entry
+function line({ name, size, readOnly, state, ...more }: ExportSummary): string {
+  const { suspectBytes, suspectRanges, allocated, reserve, held, heldSince, releasedSince } = more
   const access = readOnly ? 'read-only' : 'writable'
   const suspect = suspectBytes === 0 ? '' : `, ${formatBytes(suspectBytes)} suspect in ${suspectRanges} ranges`
   const waiting = held === 0 ? '' : `, ${held} writes held for want of space since ${heldSince}`

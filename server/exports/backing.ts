@@ -142,10 +142,11 @@ export class Backing {
   }
 
   async #ask(): Promise<void> {
-    const [tenant] = this.#tenants
-    if (tenant === undefined) return
-    const settles = tenant.space.lags && this.#written !== this.#known
-    await this.#hear(tenant, settles)
+    // Whoever answers: of an image that was let go of nobody says anything.
+    for (const tenant of this.#tenants) {
+      const settles = tenant.space.lags && this.#written !== this.#known
+      if ((await this.#hear(tenant, settles)) !== undefined) return
+    }
   }
 
   async #hear({ space, allocated }: Tenant, settles: boolean): Promise<Space | undefined> {
@@ -180,7 +181,8 @@ export class Backing {
     if (first === undefined) return
     const reserve = this.#highestReserve
     const settles = first.space.lags && reserve > 0 && this.left < reserve
-    const [answer] = await Promise.all([this.#hear(first, settles), ...others.map((one) => this.#hear(one, false))])
+    const looks = [this.#hear(first, settles), ...others.map((one) => this.#hear(one, false))]
+    const answer = (await Promise.all(looks)).find((one) => one !== undefined)
     const before = this.#surveyed
     this.#surveyed = { at: performance.now(), written: this.#written }
     if (answer !== undefined) this.#publish(answer)

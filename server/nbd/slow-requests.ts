@@ -6,21 +6,20 @@ import {
   type DecodedRequest,
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
-  NBD_CMD_FLAG_FAST_ZERO,
   NBD_CMD_FLAG_FUA,
-  NBD_CMD_FLAG_NO_HOLE,
   NBD_CMD_FLUSH,
   NBD_CMD_READ,
   NBD_CMD_TRIM,
   NBD_CMD_WRITE,
   NBD_CMD_WRITE_ZEROES,
 } from 'nbd-protocol'
-import { DONE, EIO, errnoOf, type Outcome, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
+import { DONE, EIO, errnoOf, type Outcome, RESERVED } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { isSpaceError } from '../exports/space-hold.js'
 import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import type { Latency } from '../observe/latency.js'
 import type { BlockStatus } from './block-status.js'
+import { submitChange, takesSpace } from './changes.js'
 import { readReply } from './read-reply.js'
 import { changesImage } from './validation.js'
 
@@ -178,7 +177,8 @@ export class SlowRequests {
       if (turn.ahead !== undefined) await turn.ahead
       const waited = turn.ahead !== undefined || recess.active
       const told = recess.active ? await this.#recessOver() : DONE
-      if (waited ? !this.#wanted() : this.#lost) return this.#dropped(request)
+      // Asked after a wait: the peer may have gone meanwhile, and its socket not have been read.
+      if (turn.ahead === undefined ? this.#lost : !this.#wanted()) return this.#dropped(request)
       if (told !== DONE) return told
       return await this.#changeNow(request, payload)
     } finally {
@@ -216,10 +216,11 @@ export class SlowRequests {
     const { epoch } = durability
     // A TRIM changes nothing that anybody counts on, and clears nothing either.
     const change = type === NBD_CMD_TRIM ? undefined : durability.begin(offset, length)
-    const submit = () => this.#submit(request, payload, durable)
-    const within = () => (takesSpace(request) ? served.room.within(offset, length, submit) : submit())
+    // A look at the space may have taken long enough for the client to go.
+    const submit = async () => (this.#lost ? RESERVED : submitChange(served.backend, request, payload, durable))
+    const make = () => (takesSpace(request) ? served.room.within(offset, length, submit) : submit())
     // A change that cannot be remembered is not made.
-    const outcome = durability.unrecorded ? EIO : await within()
+    const outcome = durability.unrecorded ? EIO : await make()
     if (change !== undefined) {
       durability.finish(change, outcome === DONE, durable)
       if (outcome === DONE) served.reached(offset + length)
@@ -228,15 +229,6 @@ export class SlowRequests {
     const told = durability.judge(outcome, epoch)
     if (told !== DONE) await durability.stored
     return told
-  }
-
-  #submit({ type, offset, length, flags }: DecodedRequest, payload: Uint8Array, durable: boolean): Promise<Outcome> {
-    const { backend } = this.#export
-    if (type === NBD_CMD_WRITE) return backend.write(payload, 0, length, offset, durable)
-    if (type === NBD_CMD_TRIM) return backend.trim(offset, length, durable)
-    const punch = (flags & NBD_CMD_FLAG_NO_HOLE) === 0 ? ZERO_PUNCH : 0
-    const fast = (flags & NBD_CMD_FLAG_FAST_ZERO) === 0 ? 0 : ZERO_FAST
-    return backend.zero(offset, length, punch | fast, durable)
   }
 
   #other({ type, offset, length }: DecodedRequest): Promise<Outcome> {

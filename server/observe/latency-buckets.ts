@@ -1,5 +1,5 @@
 // How durations are sorted: the bounds of the histogram's buckets, and the outcomes that are told apart.
-import { DONE, NOT_FAST, type Outcome, SHUT_DOWN } from '../../backends/index.js'
+import { DONE, NOT_FAST, type Outcome, RESERVED, SHUT_DOWN } from '../../backends/index.js'
 
 /**
  * Upper bounds, in seconds: a cached request alone, a batch of them or a way through the pool, an SSD, a busy one, a
@@ -24,7 +24,7 @@ export const LATENCY_SLOTS = LATENCY_SUM_AT + 1
 /** How a storage outcome is shown. */
 export function outcomeClass(outcome: Outcome): OutcomeClass {
   if (outcome === DONE) return OK
-  return outcome === SHUT_DOWN || outcome === NOT_FAST ? REFUSED : FAILED
+  return outcome === SHUT_DOWN || outcome === NOT_FAST || outcome === RESERVED ? REFUSED : FAILED
 }
 
 /** The bucket of a duration. */

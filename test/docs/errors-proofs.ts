@@ -38,6 +38,7 @@ const ERRORS: readonly Proof[] = [
     'guest/full-host: a guest that fills a full host is told, the ledger knows what it was told, and what was synced survives',
     'guest/full-host-space: QEMU pauses a guest with a virtio disk for want of space, and after cont its data are right',
   ],
+  ['with `reserve` in log and ledger', 'faults/reserve: new space ends at the reserve, and overwrites, TRIM'],
   ['| ENOSPC | ENOSPC |', 'faults/full-disk: hears of every write that failed, until space is freed'],
   ['| EDQUOT | ENOSPC |', 'faults/errno: a write past the quota is ENOSPC to the client and EDQUOT in the metrics'],
   [
@@ -67,6 +68,8 @@ const ERRORS: readonly Proof[] = [
   ],
 ]
 
+const RESERVE = 'faults/reserve: new space ends at the reserve, and overwrites, TRIM and punching go on'
+
 const FULL_HOST: readonly Proof[] = [
   ['`--on-enospc report` (the default)', 'faults/full-disk: hears of every write that failed, until space is freed'],
   [
@@ -80,6 +83,18 @@ const FULL_HOST: readonly Proof[] = [
     'docs/errors: an operator sees what is held and since when, and has it tried again or failed',
   ],
   ['Reads, overwrites and other exports', HOLD, SPACE_HOLD],
+  ['as soon as the file system tells', 'server/room: wakes all who are held, reserve or not', SPACE_HOLD],
+  ['keeps so much of the file system free', RESERVE, 'faults/space-watch: what the reserve holds succeeds when'],
+  ['Overwrites, TRIM and', RESERVE],
+  ['Space that `fallocate` reserved', 'faults/reserve: an image whose space was reserved by fallocate never refuses'],
+  ['What is shared with another file', 'faults/reserve: overwriting what a copy shares takes space; when the copy'],
+  ['Refusals are counted in', RESERVE],
+  ['Where nobody can say what is free', 'faults/reserve: where nobody can say what is free, a reserve has no effect'],
+  ["All exports' writes count at once", 'faults/reserve: many writes in flight on two exports are not admitted on'],
+  ['are what `df` and `stat` say', 'faults/space-watch: the metrics are what df and stat say, and images that could'],
+  ['Held writes of a client that has gone', 'faults/silent-peer: writes nothing later'],
+  ['It has gone when the kernel says so', 'faults/silent-peer: gets the replies of its held writes'],
+  ['To find that end', 'server/space-hold: lets its client be read on as far as --look-ahead-max'],
 ]
 
 const MAP = 'faults/map: the map of a full disk shows where data is and where writes failed'
@@ -212,4 +227,9 @@ export const PROOFS: readonly Proof[] = [
 export const UNPROVEN: readonly string[] = [
   'and some other program then syncs both the file system and the image',
   ...STEPS_UNPROVEN,
+  'a quota or a thin pool below is not seen',
+  'Near it each write is looked at',
+  'A btrfs image that is not `nodatacow`',
+  'tmpfs does not tell what',
+  'Over TLS a client that shuts down',
 ]

@@ -76,7 +76,7 @@ function backing(metrics: ReadonlyMap<string, number>, what: string, folder: str
 async function untilAgreed(candor: RunningCandor, folder: string, images: readonly string[]): Promise<void> {
   const agree = (metrics: ReadonlyMap<string, number>) => {
     const { bavail, blocks, bsize } = statfsSync(folder)
-    const allocated = images.map((name) => metrics.get(`candor_export_allocated_bytes{export="${name}"}`))
+    const allocated = images.map((name) => metrics.get(`candor_export_allocated_bytes{export="${name}"}`) ?? 0)
     const stat = images.map((name) => allocatedBytes(join(folder, name)))
     const mayTake = images.reduce((sum, name, index) => sum + statSync(join(folder, name)).size - (stat[index] ?? 0), 0)
     return (
