@@ -67,7 +67,6 @@ class SparseFile implements Backend {
     this.size = image.size
     this.identity = image.identity
     this.#image = new HeldImage(image, { writable: !readOnly, engine: chooseIoEngine(engine).engine, reopen })
-    this.space = image.place && imageSpace(this.#image, traits.spaceLags ?? false)
     this.#block = image.logicalBlockSize
     this.space = image.place && imageSpace(this.#image, traits.spaceLags ?? false)
     this.#reads = traits.reads
@@ -124,14 +123,7 @@ class SparseFile implements Backend {
     // A write that came here for its edges holds the lock while it reads; one that came because of another's lock, or
     // for its durability, holds it no longer than an inline write, and must not keep the others away.
     const reads = !this.#edgesCached(offset, offset + length)
-    return reads && this.#lockHolders === 0 ? this.#holdingLock(run) : run()
-  }
-
-  #holdingLock(run: () => Promise<Outcome>): Promise<Outcome> {
-    this.#lockHolders += 1
-    return run().finally(() => {
-      this.#lockHolders -= 1
-    })
+    return reads && !this.#standBack.locked ? this.#standBack.during(run) : run()
   }
 
   async zero(offset: number, length: number, mode: number, durable: boolean): Promise<Outcome> {
@@ -221,7 +213,8 @@ class SparseFile implements Backend {
   }
 
   async extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome> {
-    return this.can.extents ? runsIn(this.#image, offset, length, limit) : [{ length, hole: false, zero: false }]
+    if (!this.can.extents) return [{ length, hole: false, zero: false }]
+    return runsIn(this.#image, offset, length, limit)
   }
 
   look(): Condition {

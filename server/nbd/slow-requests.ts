@@ -11,7 +11,6 @@ import {
   NBD_CMD_READ,
   NBD_CMD_TRIM,
   NBD_CMD_WRITE,
-  NBD_CMD_WRITE_ZEROES,
 } from 'nbd-protocol'
 import { DONE, EIO, errnoOf, type Outcome, RESERVED } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
@@ -41,11 +40,6 @@ export interface SlowLimits {
   readonly slowRequestsMax: number
   /** Bytes of payload, to be written or to be read, that they may hold. */
   readonly slowBytesMax: number
-}
-
-/** Punching gives space back: it needs none, and falls under no reserve. */
-function takesSpace({ type, flags }: DecodedRequest): boolean {
-  return type === NBD_CMD_WRITE || (type === NBD_CMD_WRITE_ZEROES && (flags & NBD_CMD_FLAG_NO_HOLE) !== 0)
 }
 
 const NOTHING = new Uint8Array(0)
@@ -178,7 +172,7 @@ export class SlowRequests {
       const waited = turn.ahead !== undefined || recess.active
       const told = recess.active ? await this.#recessOver() : DONE
       // Asked after a wait: the peer may have gone meanwhile, and its socket not have been read.
-      if (turn.ahead === undefined ? this.#lost : !this.#wanted()) return this.#dropped(request)
+      if (waited ? !this.#wanted() : this.#lost) return this.#dropped(request)
       if (told !== DONE) return told
       return await this.#changeNow(request, payload)
     } finally {

@@ -5,6 +5,13 @@ import type { ReplyBatch } from './reply-batch.js'
 import type { SlowLimits } from './slow-requests.js'
 import type { Terms } from './validation.js'
 
+/** Requests, and bytes of READ and WRITE, that one turn serves before other connections have theirs. */
+export const TURN_REQUESTS_MAX = 1024
+export const TURN_BYTES_MAX = 8 << 20
+
+/** Why `serve` stopped before the end of its bytes. */
+export type Halt = 'none' | 'room' | 'turn'
+
 export interface TransmissionLimits extends SlowLimits {
   /** Bytes of replies that the peer has not taken; past them nothing more is served. */
   readonly replyBacklogMax: number

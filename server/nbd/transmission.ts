@@ -28,15 +28,14 @@ import { hostSays, nbdErrorOf, refusalSays } from './nbd-errno.js'
 import { encodeReadHeader, readHeaderBytes, replyDone, replyError } from './replies.js'
 import type { ReplyBatch } from './reply-batch.js'
 import { type SlowAnswers, SlowRequests } from './slow-requests.js'
-import type { TransmissionLimits, TransmissionOptions } from './transmission-options.js'
+import {
+  type Halt,
+  type TransmissionLimits,
+  type TransmissionOptions,
+  TURN_BYTES_MAX,
+  TURN_REQUESTS_MAX,
+} from './transmission-options.js'
 import { changesImage, promisesDurability, type Terms, validate } from './validation.js'
-
-/** Requests, and bytes of READ and WRITE, that one turn serves before other connections have theirs. */
-const TURN_REQUESTS_MAX = 1024
-const TURN_BYTES_MAX = 8 << 20
-
-/** Why `serve` stopped before the end of its bytes. */
-export type Halt = 'none' | 'room' | 'turn'
 
 export class Transmission implements SlowAnswers {
   readonly #export: Export
