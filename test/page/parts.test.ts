@@ -1,6 +1,8 @@
 // The parts of the HTTP side that need no server: what is bounded, what is counted, and what is escaped.
 import assert from 'node:assert/strict'
+import { EventEmitter } from 'node:events'
 import { describe, test } from 'node:test'
+import type { FastifyInstance } from 'fastify'
 import { NBD_CMD_READ, NBD_CMD_WRITE } from 'nbd-protocol'
 import { EINVAL, EIO, ENOSPC } from '../../backends/index.js'
 import {
@@ -15,6 +17,7 @@ import {
   serverCounters,
 } from '../../server/observe/counters.js'
 import type { Observed, ObservedExport } from '../../server/observe/family.js'
+import { Events } from '../../server/observe/http-events.js'
 import { htmlOf, slugOf } from '../../server/observe/markdown.js'
 import { allViews } from '../../server/observe/overview.js'
 import { problemsOf, ranked } from '../../server/observe/problems.js'
@@ -94,6 +97,33 @@ describe('what happened lately', () => {
     fail(2000 + 3_600_000)
     const later = watch.errorsOf(disk)[0]
     assert.deepEqual([later?.since, later?.count, later?.total], [3_602_000, 1, 3])
+  })
+})
+
+describe('the feed of events', () => {
+  test('lets a watcher go that leaves more than a MiB unread, and has room for another then', async () => {
+    type Handler = (request: object, reply: object) => Promise<void>
+    const handlers: Handler[] = []
+    const app = { get: (_path: string, _options: object, handler: Handler) => handlers.push(handler) }
+    const disk = observedExport('disk')
+    const sources = { observed: () => observed(disk), watch: new Watch(), questions: new Questions(() => {}) }
+    const events = new Events(sources, 1)
+    events.route(app as unknown as FastifyInstance)
+    const watcher = () => {
+      const raw = new EventEmitter()
+      const destroy = () => raw.emit('close')
+      return Object.assign(raw, { writableLength: 0, writeHead: () => {}, write: () => raw, destroy })
+    }
+    const open = async (raw: object) => handlers[0]?.({ query: {} }, { hijack: () => {}, getHeaders: () => ({}), raw })
+    const slow = watcher()
+    await open(slow)
+    await assert.rejects(open(watcher()), (error) => error instanceof NoAnswer && error.status === 503)
+    slow.writableLength = 1 << 20
+    events.tick()
+    await assert.rejects(open(watcher()), NoAnswer)
+    slow.writableLength += 1
+    events.tick()
+    await open(watcher())
   })
 })
 

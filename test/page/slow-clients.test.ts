@@ -76,19 +76,6 @@ test('connections over the limit are closed, those that dawdle are ended, and hu
   assert.equal(huge.status, 431)
 })
 
-test('a watcher that does not read is let go, and the memory for it stays bounded', async (t) => {
-  const scope = lastFirst(t)
-  const { url, port } = await served(scope, '--http-watchers-max', '1')
-  const { socket } = await said(scope, port, '')
-  socket.pause()
-  socket.write('GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n')
-  // Its place is free again once the server has given it up.
-  socket.destroy()
-  const controller = new AbortController()
-  scope.after(() => controller.abort())
-  while ((await fetch(`${url}/api/events`, { signal: controller.signal })).status !== 200) {}
-})
-
 test('while storage hangs its map is 504, and the page, the numbers and the other exports go on', {
   skip: needsRoot('mkfs.ext4', 'losetup', 'setpriv', 'fsfreeze'),
 }, async (t) => {
