@@ -95,18 +95,21 @@ for (const engine of IO_ENGINES) {
     test('buffers that nobody but the pool knows any more outlive garbage collection', async () => {
       setFlagsFromString('--expose-gc')
       const collect = runInNewContext('gc') as () => void
-      const path = newImage(8 * MIB)
+      const path = newImage(MIB)
       const fd = openSync(path, 'r+')
       const pool = new IoPool(4, engine)
-      const writes: Promise<number>[] = []
-      for (let offset = 0; offset < 8 * MIB; offset += PAGE_BYTES) {
-        writes.push(pool.run(IO_WRITE, 0, fd, pagesFor(offset, PAGE_BYTES), 0, PAGE_BYTES, offset))
-        // What was given back is taken, and spoilt, at once.
-        if (offset % (256 * PAGE_BYTES) === 0) collect()
-        Buffer.allocUnsafeSlow(PAGE_BYTES).fill(0xee)
+      // So few that none is given away before the turn ends: all are still to be done when their buffers are collected.
+      const atOnce = 16
+      for (let start = 0; start < MIB; start += atOnce * PAGE_BYTES) {
+        const writes = Array.from({ length: atOnce }, (_, index) => {
+          const offset = start + index * PAGE_BYTES
+          return pool.run(IO_WRITE, 0, fd, pagesFor(offset, PAGE_BYTES), 0, PAGE_BYTES, offset)
+        })
+        collect()
+        // What was given back is taken, and spoilt.
+        for (let spoilt = 0; spoilt < 500; spoilt++) Buffer.allocUnsafeSlow(PAGE_BYTES).fill(0xee)
+        assert.ok((await Promise.all(writes)).every((outcome) => outcome === DONE))
       }
-      collect()
-      assert.ok((await Promise.all(writes)).every((outcome) => outcome === DONE))
       closeSync(fd)
       assert.ok(isStamped(readFileSync(path), 0))
     })
