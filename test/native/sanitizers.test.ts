@@ -10,6 +10,7 @@ import { text } from 'node:stream/consumers'
 import { after, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { temporaryFolder } from '../support/candor.js'
+import { needsFuse } from '../support/fuse-disk.js'
 import { needs } from '../support/requirements.js'
 
 const BUILD = fileURLToPath(new URL('../../../tools/build-sanitized.mjs', import.meta.url))
@@ -58,12 +59,13 @@ describe('under sanitizers', { skip }, () => {
     assert.equal(code, 0, output)
   })
 
-  for (const [path, only] of [
-    ['backends/io-engine.test.js', '.'],
-    ['interop/fio.test.js', 'Unix socket'],
-    ['interop/libnbd.test.js', '.'],
+  for (const [path, only, without] of [
+    ['backends/io-engine.test.js', '.', false],
+    ['faults/hung-thread.test.js', '.', needsFuse()],
+    ['interop/fio.test.js', 'Unix socket', false],
+    ['interop/libnbd.test.js', '.', false],
   ] as const) {
-    test(`${path} finds nothing`, async () => {
+    test(`${path} finds nothing`, { skip: without }, async () => {
       const { code, output, reports: found } = await suite(path, only)
       assert.equal(found, '')
       assert.equal(code, 0, output)
