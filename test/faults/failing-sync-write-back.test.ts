@@ -21,7 +21,7 @@ import {
   writeBack,
   writeStamped,
 } from '../support/thin-stack.js'
-import { hurryWriteBack } from '../support/write-back-lock.js'
+import { hurryWriteBack } from '../support/write-back-pace.js'
 
 const skip = needsRoot(...THIN_STACK_NEEDS)
 const NAME = 'disk.img'
@@ -73,7 +73,7 @@ for (const { what, make } of IMAGES) {
   }, async (t) => {
     const scope = lastFirst(t)
     const { image, candor, client } = await overfill(scope, make, MUCH)
-    hurryWriteBack(scope)
+    hurryWriteBack()
     await untilDegraded(candor)
     evictFile(image)
     const { right, refused, wrong } = await readBack(client, 0, SAFE + MUCH)

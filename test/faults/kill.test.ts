@@ -17,7 +17,7 @@ import {
   type ThinStack,
   writeStamped,
 } from '../support/thin-stack.js'
-import { hurryWriteBack } from '../support/write-back-lock.js'
+import { hurryWriteBack } from '../support/write-back-pace.js'
 
 const skip = needsRoot('fincore', ...THIN_STACK_NEEDS)
 const NAME = 'disk.img'
@@ -76,7 +76,7 @@ async function assertNothingSuspect(candor: RunningCandor): Promise<void> {
 test('what a killed server had not synced, and write-back then lost, is suspect for the next one, MiB by MiB', {
   skip,
 }, async (t) => {
-  const { scope, stack, image, start } = setScene(t)
+  const { stack, image, start } = setScene(t)
   const first = await start()
   const client = await attach(first)
   await writeStamped(client, 0, SAFE)
@@ -85,7 +85,7 @@ test('what a killed server had not synced, and write-back then lost, is suspect 
   await writeStamped(client, SAFE, SAFE + LOST - MIB)
   await client.write(SAFE + LOST - MIB / 2, stamped(SAFE + LOST - MIB / 2, 4 * KIB))
   await kill(first)
-  hurryWriteBack(scope)
+  hurryWriteBack()
   await untilWrittenBack(image)
   assertSyncFails(image)
 

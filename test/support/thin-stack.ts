@@ -9,7 +9,7 @@ import { NBD_EIO, RequestError } from 'nbd-protocol'
 import type { RunningCandor } from './candor.js'
 import { MIB, type Scope, stamped } from './faults.js'
 import { type Mounted, mountFile, mountMemory, run, sparseFile } from './loop-disk.js'
-import { presumeUsualWriteBack } from './write-back-lock.js'
+import { calmWriteBack } from './write-back-pace.js'
 
 const POOL_MIB = 64
 const DISK_BYTES = 1024 * MIB
@@ -69,7 +69,7 @@ export const THIN_STACK_NEEDS = ['mkfs.ext4', 'losetup', 'fallocate', 'setpriv',
 
 /** A pool of 64 MiB for data under a file system of 1 GiB, without a journal unless it is asked for. */
 export function mountThinStack(scope: Scope, kind: StackKind = 'ext4'): ThinStack {
-  presumeUsualWriteBack(scope)
+  calmWriteBack(scope)
   const { type, make, mountOptions = [] } = KINDS[kind]
   const pool = mountMemory(scope, 'tmpfs', `size=${type === 'xfs' ? POOL_MIB + XFS_LOG_MIB : POOL_MIB}m`)
   const disk = sparseFile(join(pool.folder, 'disk'), DISK_BYTES)
