@@ -44,7 +44,7 @@ export class Transmission implements SlowAnswers {
   readonly #terms: Terms
   readonly #batch: ReplyBatch
   readonly #limits: TransmissionLimits
-  readonly #onRoom: () => void
+  readonly settled: () => void
   readonly peerGone: () => boolean
   readonly #client: string
   readonly #status: BlockStatus
@@ -68,7 +68,7 @@ export class Transmission implements SlowAnswers {
     this.#terms = terms
     this.#batch = batch
     this.#limits = limits
-    this.#onRoom = onRoom
+    this.settled = onRoom
     this.peerGone = peerGone
     this.#client = client
     this.#headerBytes = requestHeaderBytes(this.#extended)
@@ -240,10 +240,6 @@ export class Transmission implements SlowAnswers {
     replyError(this.#batch, this.#style, request, nbdErrorOf(outcome), text, suspect)
     if (this.#serving) this.latency.failed(type, outcome)
     else this.#batch.flushSoon()
-  }
-
-  settled(): void {
-    this.#onRoom()
   }
 
   #note({ type, offset, length }: DecodedRequest, errno: number, byReserve = false): void {
