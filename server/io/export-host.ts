@@ -12,7 +12,7 @@ import { Connection } from '../nbd/connection.js'
 import { type ConnectionLimits, tellable } from '../nbd/connection-options.js'
 import { describeExport } from '../nbd/negotiation.js'
 import type { BackingShare } from '../observe/backing-block.js'
-import { type Counters, pulseBlock } from '../observe/counters.js'
+import { type Counters, count, PROTOCOL_ERRORS, PROTOCOL_ERRORS_AT, pulseBlock, reasonAt } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import type { AttachOrder, ExportFace, HostEvents, IoHost } from './io-host.js'
 
@@ -88,7 +88,12 @@ export class ExportHost implements IoHost {
       established,
       client,
       limits,
-      onFault: (fault) => events.connectionFaulted(connection, tellable(fault)),
+      onFault: (fault) => {
+        const told = tellable(fault)
+        // Counted here, so that the number is there before the peer can notice its end.
+        if (told.isProtocolError) count(this.pulse, PROTOCOL_ERRORS_AT + reasonAt(PROTOCOL_ERRORS, told.reason))
+        events.connectionFaulted(connection, told)
+      },
       onEnd: () => {
         this.#connections.delete(connection)
         events.connectionEnded(connection)

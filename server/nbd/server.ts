@@ -11,8 +11,7 @@ import {
   count,
   HANDSHAKE_FAILURES,
   HANDSHAKE_FAILURES_AT,
-  PROTOCOL_ERRORS,
-  PROTOCOL_ERRORS_AT,
+  reasonAt,
 } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import { type ConnectionLimits, tellable } from './connection-options.js'
@@ -155,11 +154,10 @@ export class NbdServer implements HostEvents {
 
   // HostEvents
 
-  connectionFaulted(connection: number, { phase, reason, isProtocolError, detail }: EndedFault): void {
+  connectionFaulted(connection: number, { phase, reason, detail }: EndedFault): void {
     const { counters, log } = this.#options
     const guest = this.#guests.get(connection)
-    if (phase === 'handshake') count(counters, HANDSHAKE_FAILURES_AT + indexOr(HANDSHAKE_FAILURES, reason))
-    else if (isProtocolError) count(counters, PROTOCOL_ERRORS_AT + indexOr(PROTOCOL_ERRORS, reason))
+    if (phase === 'handshake') count(counters, HANDSHAKE_FAILURES_AT + reasonAt(HANDSHAKE_FAILURES, reason))
     const who = guest === undefined ? {} : whoIs(guest.peer)
     log.limited(phase === 'handshake' ? 'handshake failed' : 'connection lost', { ...who, reason, detail })
   }
@@ -188,9 +186,4 @@ export class NbdServer implements HostEvents {
 function whoIs(peer: Peer): { peer: string; subject?: string } {
   const { subject } = peer
   return { peer: peerName(peer), ...(subject !== undefined && { subject }) }
-}
-
-function indexOr(names: readonly string[], name: string): number {
-  const index = names.indexOf(name)
-  return index === -1 ? names.indexOf('other') : index
 }

@@ -63,8 +63,7 @@ export const CONNECTIONS_REFUSED_AT = 2
 export const HEARTBEAT_AT = 3
 export const LOG_LOST_AT = 4
 export const HANDSHAKE_FAILURES_AT = 5
-export const PROTOCOL_ERRORS_AT = HANDSHAKE_FAILURES_AT + HANDSHAKE_FAILURES.length
-const SERVER_SLOTS = PROTOCOL_ERRORS_AT + PROTOCOL_ERRORS.length
+const SERVER_SLOTS = HANDSHAKE_FAILURES_AT + HANDSHAKE_FAILURES.length
 
 /** A block of counters that another thread may read. */
 export type Counters = Float64Array<SharedArrayBuffer>
@@ -87,8 +86,17 @@ export const PULSE_AT = 0
 /** Log lines that were summed up instead of told. */
 export const REPEATED_AT = 1
 
+export const PROTOCOL_ERRORS_AT = 2
+const PULSE_SLOTS = PROTOCOL_ERRORS_AT + PROTOCOL_ERRORS.length
+
 export function pulseBlock(): Counters {
-  return sharedBlock(2)
+  return sharedBlock(PULSE_SLOTS)
+}
+
+/** The place of a reason among `reasons`; an unknown one counts as 'other'. */
+export function reasonAt(reasons: readonly string[], reason: string): number {
+  const index = reasons.indexOf(reason)
+  return index === -1 ? reasons.indexOf('other') : index
 }
 
 /** The place of an error counter: command by the spec's number, the host's errno. */

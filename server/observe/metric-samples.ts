@@ -11,6 +11,8 @@ import {
   LOG_LOST_AT,
   latencyAt,
   OLDEST_SINCE_AT,
+  PROTOCOL_ERRORS,
+  PROTOCOL_ERRORS_AT,
   PULSE_AT,
   REPEATED_AT,
   STATE_AT,
@@ -127,11 +129,22 @@ function* histogram(counters: Counters, at: number, sharedLabels: Sample['labels
   yield { metricName: `${DURATION}_count`, labels: NO_LABELS, sharedLabels, value: below }
 }
 
-/** `repeated`: summed up instead of told; `backlog`: lost, because whoever reads stderr was too slow. */
-export function logLines({ server, pulse, exports }: Observed): Iterable<Sample> {
-  // Exports of one thread have one pulse, and each thread has a log of its own.
+/** A number that each thread counts for itself. Exports of one thread have one pulse. */
+function overThreads({ pulse, exports }: Observed, at: number): number {
   const pulses = new Set([pulse, ...exports.map((one) => one.pulse)])
-  const repeated = [...pulses].reduce((sum, one) => sum + (one[REPEATED_AT] ?? 0), 0)
+  return [...pulses].reduce((sum, one) => sum + (one[at] ?? 0), 0)
+}
+
+export function* protocolErrors(observed: Observed): Iterable<Sample> {
+  for (const [index, reason] of PROTOCOL_ERRORS.entries()) {
+    yield { labels: { reason }, value: overThreads(observed, PROTOCOL_ERRORS_AT + index) }
+  }
+}
+
+/** `repeated`: summed up instead of told; `backlog`: lost, because whoever reads stderr was too slow. */
+export function logLines(observed: Observed): Iterable<Sample> {
+  const { server } = observed
+  const repeated = overThreads(observed, REPEATED_AT)
   return [
     { labels: { reason: 'repeated' }, value: repeated },
     { labels: { reason: 'backlog' }, value: server[LOG_LOST_AT] ?? 0 },

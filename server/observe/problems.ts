@@ -33,7 +33,7 @@ interface Cause {
 }
 
 const HELP = '/docs/errors'
-const FULL_HELP = `${HELP}#a-full-host`
+const FULL_HELP = `${HELP}#out-of-space`
 const TABLE_HELP = `${HELP}#what-each-error-means-what-the-guest-sees-and-what-to-do`
 
 const freeSpace = (path: string) =>

@@ -139,7 +139,7 @@ test('in the middle of a full disk the page says what is broken, where, since wh
 
   await t.test('with links that stay on this server and lead somewhere', async () => {
     await page.locator('.problem.broken a').click()
-    await page.locator('#a-full-host').waitFor()
+    await page.locator('#out-of-space').waitFor()
     assert.deepEqual(await axe(page), [])
   })
 
