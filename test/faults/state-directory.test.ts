@@ -108,7 +108,7 @@ async function assertRefusesAll(t: TestContext, change: (client: Client) => Prom
   writeFileSync(`/sys/fs/ext4/${basename(disk.device)}/trigger_fs_error`, 'a test')
   await client.read(0, MIB)
   // What is changed here could not be told to the next server.
-  for (const request of [
+  const requests = [
     change(client),
     client.read(0, MIB),
     client.write(0, stamped(0, MIB)),
@@ -116,9 +116,8 @@ async function assertRefusesAll(t: TestContext, change: (client: Client) => Prom
     client.trim(0, MIB),
     client.writeZeroes(0, MIB),
     client.flush(),
-  ]) {
-    await refused(request, NBD_EIO)
-  }
+  ]
+  await Promise.all(requests.map((request) => refused(request, NBD_EIO)))
   assert.equal(await exportState(candor, NAME), 'degraded')
   assert.equal(logged(candor, /is degraded: its record in the state directory cannot be written/).length, 1)
   assert.equal((await candor.stop()).code, 2)
