@@ -34,6 +34,7 @@ export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.
 export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'
 export { duplicateDescriptor, endAtOnce, hungUp, sendDatagram, socketPair, unreadTail } from './native/file-io.js'
 export { type ChosenEngine, chooseIoEngine, IO_ENGINES, type IoEngineWish } from './native/io-engine.js'
+export { socketIo } from './native/socket-io.js'
 export * from './outcome.js'
 export type { Reopen } from './sparse-file/held-image.js'
 export { lockFile } from './sparse-file/image-lock.js'

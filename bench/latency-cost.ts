@@ -39,7 +39,7 @@ async function transmissionOver(image: string): Promise<Transmission> {
     payloadBytesMax: 32 << 20,
     allowedFlags: allowedFlags(served.transmissionFlags, false, 0),
   }
-  const batch = new ReplyBatch(nowhere, () => {})
+  const batch = new ReplyBatch(nowhere, undefined, () => {})
   const calls = { onRoom: () => {}, peerGone: () => false }
   const limits = DEFAULT_LIMITS
   return new Transmission({ served, style: 'simple', contexts: [], terms, batch, limits, client: 'bench', ...calls })

@@ -65,7 +65,7 @@ export const LIMITS: Readonly<Record<string, LimitRule>> = {
   'reply-backlog-max': {
     key: 'replyBacklogMax',
     unit: 'bytes',
-    byDefault: 8 << 20,
+    byDefault: 1 << 20,
     describe: 'replies that a client has not taken; past them nothing more of it is served',
   },
   'look-ahead-max': {

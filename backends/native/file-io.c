@@ -18,6 +18,7 @@
 #include "io-queue.h"
 #include "napi-door.h"
 #include "service-manager.h"
+#include "socket-io.h"
 #include "socket-peer.h"
 
 /* CLOCK_MONOTONIC_COARSE ticks every 4 ms at HZ=250 and costs a few nanoseconds: enough to notice a stall. */
@@ -227,6 +228,7 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("probeRing", io_queue_probe_ring),
   };
   DOOR_OK(napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties));
+  DOOR_OK(socket_io_define(env, exports));
   return exports;
 }
 

@@ -1,6 +1,7 @@
 // The typed door of the native addon: system calls that Node does not offer. Every function says which.
 import { createRequire } from 'node:module'
 import type { Outcome } from '../outcome.js'
+import type { SocketIo } from './socket-io.js'
 
 /** Or-ed by `writeNow` to its outcome when the write took suspiciously long (io-ops.h). */
 export const STALLED = 0x2_0000
@@ -39,7 +40,7 @@ export interface NativeQueue {
   readonly nativeQueue: unique symbol
 }
 
-interface FileIo {
+interface FileIo extends SocketIo {
   /** preadv2(2), with RWF_NOWAIT where `nowait` is 1. Short is WOULD_BLOCK. */
   readNow(fd: number, target: Uint8Array, start: number, length: number, offset: number, nowait: 0 | 1): Outcome
   /** pwrite(2) to the end of `length`, or pwritev2(2) with RWF_NOWAIT once. The outcome may carry STALLED. */

@@ -2,10 +2,14 @@
 // kernel has not taken whole stays the socket's until it has; nobody writes to it meanwhile.
 import type { Socket } from 'node:net'
 import { viewOf } from 'nbd-protocol'
+import { socketIo } from '../../backends/index.js'
 import { giveBuffer, takeBuffer } from './buffer-pool.js'
+import { enlargeSendBuffer } from './send-buffer.js'
 
 /** Replies gather in a buffer of this size; a reply that needs more gets a larger one. */
-export const BATCH_BYTES = 1 << 20
+const BATCH_BYTES = 512 << 10
+/** What has gathered is sent at this size, while it is still in the processor's cache. */
+const SEND_BYTES = 256 << 10
 
 interface Batch {
   readonly bytes: Uint8Array
@@ -23,6 +27,8 @@ function takeBatch(bytesNeeded: number): Batch {
  */
 export class ReplyBatch {
   readonly #socket: Socket
+  readonly #fd: number | undefined
+  #mayGrow = true
   readonly #onDrained: () => void
   readonly #written = () => this.#reclaim()
   #batch: Batch | undefined
@@ -32,8 +38,9 @@ export class ReplyBatch {
   #flushScheduled = false
 
   /** `onDrained` is called whenever the socket has taken everything that it was given. */
-  constructor(socket: Socket, onDrained: () => void) {
+  constructor(socket: Socket, fd: number | undefined, onDrained: () => void) {
     this.#socket = socket
+    this.#fd = fd
     this.#onDrained = onDrained
   }
 
@@ -70,6 +77,7 @@ export class ReplyBatch {
   /** Everything up to `end` is a whole number of replies. */
   commit(end: number): void {
     this.#end = end
+    if (end >= SEND_BYTES) this.flush()
   }
 
   /** Sends what was committed. Called at the end of every turn that served something. */
@@ -79,22 +87,41 @@ export class ReplyBatch {
     this.#batch = undefined
     const end = this.#end
     this.#end = 0
-    if (end === 0 || this.#socket.destroyed) return giveBuffer(batch.bytes)
-    this.#socket.write(batch.bytes.subarray(0, end), this.#written)
-    const taken = this.#socket.writableLength === 0
-    this.#lent.push(taken ? undefined : batch.bytes)
-    if (taken) giveBuffer(batch.bytes)
+    if (end === 0 || this.#socket.destroyed || this.#socket.writableEnded) return giveBuffer(batch.bytes)
+    this.#give(batch.bytes, end, batch.bytes)
   }
 
-  /** Sends a reply that has its own buffers, which are the socket's from here on. Order among replies is free. */
-  send(parts: readonly Uint8Array[]): void {
+  /** Gives bytes[0, end) away: to the kernel at once, and what it does not take to the event loop. */
+  #give(bytes: Uint8Array, end: number, pooled: Uint8Array | undefined): void {
+    const sent = this.#sendNow(bytes, end)
+    if (sent < end) this.#socket.write(bytes.subarray(sent, end), this.#written)
+    const taken = sent === end || this.#socket.writableLength === 0
+    if (sent < end) this.#lent.push(taken ? undefined : pooled)
+    if (taken && pooled !== undefined) giveBuffer(pooled)
+  }
+
+  /** Bytes of bytes[0, end) that the kernel took. What is wrong with the socket, the event loop finds out and tells. */
+  #sendNow(bytes: Uint8Array, end: number): number {
+    if (this.#fd === undefined || this.#socket.writableLength !== 0) return 0
+    const sent = Math.max(0, socketIo.sendNow(this.#fd, bytes, 0, end))
+    if (sent === end || !this.#mayGrow) return sent
+    this.#mayGrow = false
+    if (!enlargeSendBuffer(this.#socket, this.#fd)) return sent
+    return sent + Math.max(0, socketIo.sendNow(this.#fd, bytes, sent, end - sent))
+  }
+
+  /**
+   * Sends a reply that has its own buffers, which are the socket's from here on; `pooled` is the pool's buffer behind
+   * the only part, given back when it has left. Order among replies is free.
+   */
+  send(parts: readonly Uint8Array[], pooled?: Uint8Array): void {
     this.flush()
-    if (this.#socket.destroyed) return
-    this.#socket.cork()
-    for (const part of parts) {
-      this.#lent.push(undefined)
-      this.#socket.write(part, this.#written)
+    if (this.#socket.destroyed || this.#socket.writableEnded) {
+      if (pooled !== undefined) giveBuffer(pooled)
+      return
     }
+    this.#socket.cork()
+    for (const part of parts) this.#give(part, part.length, pooled)
     this.#socket.uncork()
   }
 

@@ -34,7 +34,7 @@ export class Transport {
     this.#letGo = release
     this.resumeReading = resumeReading
     this.#events = events
-    this.batch = new ReplyBatch(socket, () => events.onDrained())
+    this.batch = new ReplyBatch(socket, fd, () => events.onDrained())
     socket.setNoDelay(true)
     socket.setKeepAlive(true, KEEP_ALIVE_MS)
     socket.on('error', events.onError).on('end', events.onEnd).on('close', this.#onClose)
