@@ -36,9 +36,8 @@ import { StandBack } from './stand-back.js'
 const PAGE_BYTES = 4096
 
 /** Opens an image. @throws OpenError with one sentence for the operator */
-export async function openSparseFile(options: ImageOptions): Promise<Backend> {
-  return sparseFileOn(await openImage(options), options)
-}
+export const openSparseFile = async (options: ImageOptions): Promise<Backend> =>
+  sparseFileOn(await openImage(options), options)
 
 export interface ServingOptions extends UseOptions {
   /** Opens the image once more after it was let go of; by default in the calling thread, which has to be the main one. */
@@ -181,8 +180,7 @@ class SparseFile implements Backend {
   async #andStillThere(run: () => Promise<Outcome>): Promise<Outcome> {
     const { path } = this.#image
     if (path === null) return run()
-    const look = this.#image.run(IO_SAME_FILE, 0, path, 0, path.length, 0)
-    const [outcome, place] = await Promise.all([run(), look])
+    const [outcome, place] = await Promise.all([run(), this.#image.run(IO_SAME_FILE, 0, path, 0, path.length, 0)])
     return outcome === DONE ? place : outcome
   }
 

@@ -29,8 +29,6 @@ export interface SlowAnswers {
   /** A whole reply with data, in buffers that are given away. */
   data(parts: readonly Uint8Array[]): void
   failed(request: DecodedRequest, outcome: Outcome): void
-  /** Whether the peer is gone and nobody has noticed, since its socket is not read; then the connection ends. */
-  peerGone(): boolean
   /** A request has left; the connection may go on reading. */
   settled(): void
 }
@@ -50,12 +48,21 @@ export class SlowRequests {
   readonly #answers: SlowAnswers
   readonly #limits: SlowLimits
   readonly #client: string
+  readonly #peerGone: () => boolean
   #count = 0
   #bytes = 0
   #lost = false
 
-  constructor(served: Export, status: BlockStatus, answers: SlowAnswers, limits: SlowLimits, client: string) {
+  constructor(
+    served: Export,
+    status: BlockStatus,
+    answers: SlowAnswers,
+    limits: SlowLimits,
+    client: string,
+    peerGone: () => boolean,
+  ) {
     this.#client = client
+    this.#peerGone = peerGone
     this.#export = served
     this.#status = status
     this.#answers = answers
@@ -182,7 +189,7 @@ export class SlowRequests {
 
   /** Asked after a wait: whether anybody still waits for an answer. */
   #wanted(): boolean {
-    if (!this.#lost && this.#answers.peerGone()) this.connectionLost()
+    if (!this.#lost && this.#peerGone()) this.connectionLost()
     return !this.#lost
   }
 

@@ -45,7 +45,6 @@ export class Transmission implements SlowAnswers {
   readonly #batch: ReplyBatch
   readonly #limits: TransmissionLimits
   readonly settled: () => void
-  readonly peerGone: () => boolean
   readonly #client: string
   readonly #status: BlockStatus
   readonly #slow: SlowRequests
@@ -69,13 +68,12 @@ export class Transmission implements SlowAnswers {
     this.#batch = batch
     this.#limits = limits
     this.settled = onRoom
-    this.peerGone = peerGone
     this.#client = client
     this.#headerBytes = requestHeaderBytes(this.#extended)
     this.#readHeaderBytes = readHeaderBytes(style)
     this.#status = new BlockStatus(served, style, contexts)
     this.latency = new Latency(served.counters)
-    this.#slow = new SlowRequests(served, this.#status, this, limits, client)
+    this.#slow = new SlowRequests(served, this.#status, this, limits, client, peerGone)
   }
 
   /** Requests that were taken and not answered yet. */
@@ -180,10 +178,9 @@ export class Transmission implements SlowAnswers {
 
   #write(request: DecodedRequest, bytes: Uint8Array, at: number): void {
     const served = this.#export
-    const { offset, length } = request
-    if ((request.flags & NBD_CMD_FLAG_FUA) !== 0) return this.#writeLater(request, bytes, at)
+    const { offset, length, flags } = request
+    if ((flags & NBD_CMD_FLAG_FUA) !== 0 || !served.room.has(length)) return this.#writeLater(request, bytes, at)
     if (served.order.pending !== 0 && served.order.overlaps(offset, length)) return this.#writeLater(request, bytes, at)
-    if (!served.room.has(length)) return this.#writeLater(request, bytes, at)
     if (!this.#inspected) {
       this.#inspected = true
       served.inspect()

@@ -38,6 +38,8 @@ test('what the reserve holds succeeds when the file system grows, and another ex
   await untilMetrics(candor, (metrics) => (metrics.get(HELD) ?? 0) >= 8, 'the writes are held')
 
   await other.write(0, stamped(0, 8 * MIB))
+  const taken = 'candor_export_allocated_bytes{export="other"}'
+  await untilMetrics(candor, (metrics) => (metrics.get(taken) ?? 0) >= 8 * MIB, 'the watch has seen what was written')
   await client.write(0, stamped(0, MIB, 1))
   const metrics = await candor.metrics()
   const since = (metrics.get(SINCE) ?? 0) * 1000
