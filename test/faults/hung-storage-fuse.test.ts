@@ -10,6 +10,8 @@ import { attach, command, KIB, lastFirst, logged, MIB, type Scope, serve, stampe
 import { type FuseDisk, mountFuse, needsFuse } from '../support/fuse-disk.js'
 import { sparseFile } from '../support/loop-disk.js'
 
+/** A server that does not show what it should fails the test instead of hanging it. */
+const WATCHDOG_MS = 120_000
 const AGE = 'candor_oldest_request_age_seconds{export="hung"}'
 const IN_FLIGHT = 'candor_requests_in_flight{export="hung"}'
 
@@ -58,6 +60,7 @@ function askEverything(client: Client): { readonly all: Promise<unknown>; answer
 
 test('requests to a file system whose server is stopped are seen, harm nobody else, and are answered once when it goes on', {
   skip: needsFuse(),
+  timeout: WATCHDOG_MS,
 }, async (t) => {
   const { fuse, candor, client, neighbour, state } = await scene(lastFirst(t))
   fuse.stop()
@@ -86,6 +89,7 @@ test('requests to a file system whose server is stopped are seen, harm nobody el
 
 test('a candor whose storage hangs gives up at a second signal, and is gone when the kernel lets go of its requests', {
   skip: needsFuse(),
+  timeout: WATCHDOG_MS,
 }, async (t) => {
   const { fuse, candor, client } = await scene(lastFirst(t), '--shutdown-timeout', '1s')
   fuse.stop()
