@@ -154,7 +154,7 @@ async function mountAnew(scene: Scene, kind: StackKind, client: Client): Promise
   stack.mount()
   const resumed = await ctl('resume', NAME)
   assert.equal(resumed.code, 0, resumed.stderr)
-  assert.match(resumed.stdout, /^disk\.img: ok, 48 MiB, writable, 1[56] MiB suspect in \d ranges\n$/)
+  assert.match(resumed.stdout, /^disk\.img: ok, 48 MiB, writable, .*1[56] MiB suspect in \d ranges\n$/)
   assert.equal(stamped(0, MIB).compare(await read), 0)
   await write
 }
