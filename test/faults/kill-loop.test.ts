@@ -104,7 +104,7 @@ async function awaitSuccessor({ bench, succeed }: Victim): Promise<undefined> {
 async function assertSound(candor: RunningCandor, killedBefore: boolean): Promise<void> {
   assert.equal(logged(candor, /unclean end/).length, killedBefore ? 1 : 0)
   assert.deepEqual(logged(candor, /damaged|suspect/), [])
-  assert.equal((await candor.metrics()).get(`candor_export_unclean_end{export="${NAME}"}`), killedBefore ? 1 : 0)
+  assert.equal((await candor.metrics()).get(`candor_export_unclean_end{export="${NAME}"}`) ?? 0, killedBefore ? 1 : 0)
   assert.equal(await suspectBytes(candor, NAME), 0)
   assert.equal(await exportState(candor, NAME), 'ok')
 }

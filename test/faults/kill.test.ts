@@ -139,5 +139,5 @@ test('after a server that was killed with everything synced nothing is suspect, 
   assert.equal((await candor.stop()).code, 0)
   const last = await start()
   assert.deepEqual(logged(last, /unclean/), [])
-  assert.equal((await last.metrics()).get(`candor_export_unclean_end{export="${NAME}"}`), 0)
+  assert.equal((await last.metrics()).get(`candor_export_unclean_end{export="${NAME}"}`) ?? 0, 0)
 })
