@@ -1,7 +1,7 @@
 // Which test proves which sentence of docs/errors.md. Law: a sentence is found by a few of its words; a test by its
 // file and by its title, or the part of it that stands in the source.
 
-import { STEP_BY_STEP, STEPS_UNPROVEN } from './release-proofs.js'
+import { STEP_BY_STEP } from './release-proofs.js'
 
 /** Words of a sentence, then the tests: 'folder/file: title'. */
 export type Proof = readonly [words: string, ...tests: readonly string[]]
@@ -221,15 +221,4 @@ export const PROOFS: readonly Proof[] = [
   ...LIMITS_OF_ALL,
   ...ON_PURPOSE,
   ...STEP_BY_STEP,
-]
-
-/** What was seen by hand, and has no test yet. */
-export const UNPROVEN: readonly string[] = [
-  'and some other program then syncs both the file system and the image',
-  ...STEPS_UNPROVEN,
-  'a quota or a thin pool below is not seen',
-  'Near it each write is looked at',
-  'A btrfs image that is not `nodatacow`',
-  'tmpfs does not tell what',
-  'Over TLS a client that shuts down',
 ]

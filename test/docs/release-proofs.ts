@@ -40,6 +40,3 @@ export const STEP_BY_STEP: readonly Proof[] = [
   ['alone is enough where the disk came back', MOVED],
   ['tells of an error from before', WAY_BACK],
 ]
-
-/** Seen by hand: a mount of the same device brings the same superblock back; several images were not tried. */
-export const STEPS_UNPROVEN: readonly string[] = ['With several images on one file system']
