@@ -133,7 +133,7 @@ export class ExportHost implements IoHost {
   #busy(): boolean {
     // Requests whose connection is gone are on their way through storage all the same, and a sync must not overtake them.
     for (const { waiting } of this.#registry) if (waiting.oldest !== undefined) return true
-    for (const { inFlight, backlog } of this.#connections.values()) if (inFlight > 0 || backlog > 0) return true
+    for (const { isBusy } of this.#connections.values()) if (isBusy) return true
     return false
   }
 

@@ -57,6 +57,11 @@ export class Connection implements FrameSink, ByteSink {
     return this.#transport.batch.backlog
   }
 
+  /** Requests that came are not answered yet, or the peer has not taken all its replies. */
+  get isBusy(): boolean {
+    return this.inFlight > 0 || this.backlog > 0 || this.#receive.waiting
+  }
+
   /** New requests are refused with NBD_ESHUTDOWN from now on. */
   drain(): void {
     this.#transmission.drain()
