@@ -52,9 +52,9 @@ export class Connection implements FrameSink, ByteSink {
     return this.#transmission.inFlight
   }
 
-  /** Bytes of replies that the peer has not taken yet, and requests that wait for it to: a stop waits for both. */
+  /** Bytes of replies that the peer has not taken yet. */
   get backlog(): number {
-    return this.#transport.batch.backlog + (this.#receive.waiting ? 1 : 0)
+    return this.#transport.batch.backlog
   }
 
   /** Requests that came are not answered yet, or the peer has not taken all its replies. */
