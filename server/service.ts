@@ -135,7 +135,8 @@ class Service implements RunningService {
     const { http, httpNames, limits } = this.#config
     const paths = new Map(this.#config.exports.map(({ name, path }) => [name, resolve(path)]))
     const exports = [...this.#directory].map(({ name, face: { size, readOnly, counters }, host: { pulse } }) => {
-      return { name, size, readOnly, path: paths.get(name) ?? '', counters, pulse }
+      const device = this.#backings.deviceOf(name)
+      return { name, size, readOnly, path: paths.get(name) ?? '', device, counters, pulse }
     })
     const observed: Observed = {
       version: VERSION,

@@ -5,7 +5,7 @@ import { drawMap, MAP_CELLS_DEFAULT, type MapRange, windowFault } from '../expor
 import type { Export } from '../exports/export.js'
 import type { ExportRegistry } from '../exports/registry.js'
 import type { ExportFace } from '../io/io-host.js'
-import { ALLOCATED_AT, HELD_AT, RESERVE_AT, SUSPECT_BYTES_AT } from '../observe/counters.js'
+import { ALLOCATED_AT, HELD_AT, RELEASED_SINCE_AT, RESERVE_AT, SUSPECT_BYTES_AT } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import { parseRule } from '../values.js'
 
@@ -57,7 +57,8 @@ function timeOf(since: number | undefined): string | undefined {
 export function stalledSummary({ name, size, readOnly, counters }: ExportFace): ExportSummary {
   const [suspectBytes = 0, held = 0] = [counters[SUSPECT_BYTES_AT], counters[HELD_AT]]
   const [allocated = 0, reserve = 0] = [counters[ALLOCATED_AT], counters[RESERVE_AT]]
-  const unknown = { suspectRanges: 0, heldSince: undefined, releasedSince: undefined }
+  const releasedSince = timeOf(counters[RELEASED_SINCE_AT] || undefined)
+  const unknown = { suspectRanges: 0, heldSince: undefined, releasedSince }
   return { name, size, readOnly, state: 'stalled', suspectBytes, allocated, reserve, held, ...unknown }
 }
 

@@ -39,7 +39,7 @@ import {
   OLDEST_SINCE_AT,
   RECORD_FAILED_AT,
   REFUSED_BY_RESERVE_AT,
-  RELEASED_AT,
+  RELEASED_SINCE_AT,
   STATE_AT,
   STATE_ERRNO_AT,
   STATE_SINCE_AT,
@@ -106,7 +106,7 @@ export class Export {
       worsened: (state, reason) => this.#witness.stateChanged(this.name, state, reason),
     })
     this.recess = new Recess(backend, this.durability, (since) => {
-      this.counters[RELEASED_AT] = since === undefined ? 0 : 1
+      this.counters[RELEASED_SINCE_AT] = since ?? 0
     })
   }
 

@@ -37,6 +37,7 @@ interface Known {
 
 export class BackingDesk {
   readonly #known = new Map<string, Known>()
+  readonly #deviceByExport = new Map<string, string>()
 
   /** The part that `host` has of the file system of one of its images; undefined where there is none. */
   shareFor(exportName: string, place: OpenedImage['place'], host: object): BackingShare | undefined {
@@ -51,9 +52,15 @@ export class BackingDesk {
     }
     this.#known.set(device, known)
     known.exports.push(exportName)
+    this.#deviceByExport.set(exportName, device)
     const at = known.parts.get(host) ?? takePart(known.block)
     known.parts.set(host, at)
     return { device, mount: known.mount, block: known.block, at }
+  }
+
+  /** The file system of an export, by the name that `observed` gives it. */
+  deviceOf(exportName: string): string | undefined {
+    return this.#deviceByExport.get(exportName)
   }
 
   observed(): ObservedBacking[] {

@@ -1,7 +1,7 @@
 // The JSON that the HTTP side answers, as JSON schemas: the single source. Fastify writes answers by them, /api/schema
 // serves them, and the tests hold live answers against them.
 import { HEALTHS } from './overview.js'
-import { SEVERITIES } from './problems.js'
+import { SEVERITIES } from './problem.js'
 
 export type Schema = Readonly<Record<string, unknown>>
 
@@ -48,6 +48,9 @@ const exportView = object(
     state: text,
     stateSince: time,
     stateErrno: text,
+    releasedSince: time,
+    recordFailed: yesNo,
+    ledgerLost: count,
     uncleanEnd: yesNo,
     suspectBytes: count,
     held: count,
@@ -55,6 +58,9 @@ const exportView = object(
     inFlight: count,
     oldestRequestSeconds: number,
     injectionRules: count,
+    device: text,
+    allocated: count,
+    reserve: count,
     readBytes: count,
     writtenBytes: count,
     rates,
@@ -62,7 +68,28 @@ const exportView = object(
   },
   'stateSince',
   'stateErrno',
+  'releasedSince',
   'heldSince',
+  'device',
+)
+
+const backing = object(
+  {
+    device: text,
+    mount: text,
+    size: count,
+    free: count,
+    allocated: count,
+    mayTake: count,
+    overcommit: { type: 'integer' },
+    reserve: count,
+    secondsUntilFull: number,
+    fillingSince: time,
+    looked: time,
+    exports: count,
+  },
+  'secondsUntilFull',
+  'fillingSince',
 )
 
 const problem = object(
@@ -148,6 +175,8 @@ const summary = object(
     healths: { type: 'object', additionalProperties: count },
     problems: list(problem),
     problemsOmitted: count,
+    backings: list(backing),
+    backingsOmitted: count,
     ...rows,
     selected: exportView,
   },
@@ -170,6 +199,7 @@ export const SCHEMAS = {
   errors: object({ export: text, entries: list(ledgerEntry) }),
   map,
   history: series,
+  backings: object({ backings: list(backing) }),
   sessions: object({ sessions: list(session) }),
   problems: object({ problems: list(problem) }),
   summary,
@@ -185,6 +215,7 @@ export const API: Readonly<Record<string, keyof typeof SCHEMAS>> = {
   '/api/exports/{name}/map': 'map',
   '/api/exports/{name}/history': 'history',
   '/api/history': 'history',
+  '/api/backings': 'backings',
   '/api/sessions': 'sessions',
   '/api/problems': 'problems',
   '/api/events': 'summary',

@@ -28,8 +28,9 @@ export const ALLOCATED_AT = LEDGER_LOST_AT + 1
 export const RESERVE_AT = ALLOCATED_AT + 1
 export const REFUSED_BY_RESERVE_AT = RESERVE_AT + 1
 export const DEFERRED_AT = REFUSED_BY_RESERVE_AT + 1
-export const RELEASED_AT = DEFERRED_AT + COMMANDS
-export const ERRORS_AT = RELEASED_AT + 1
+/** ms since the epoch; 0: it is held. */
+export const RELEASED_SINCE_AT = DEFERRED_AT + COMMANDS
+export const ERRORS_AT = RELEASED_SINCE_AT + 1
 const LATENCY_AT = ERRORS_AT + COMMANDS * ERRNOS
 const EXPORT_SLOTS = LATENCY_AT + COMMANDS * OUTCOMES.length * LATENCY_SLOTS
 

@@ -11,6 +11,8 @@ export interface ObservedExport {
   readonly readOnly: boolean
   /** Where the image lies. */
   readonly path: string
+  /** Of its file system, as `ObservedBacking` names it; undefined where nobody can say. */
+  readonly device: string | undefined
   readonly counters: Counters
   /** Of its thread. */
   readonly pulse: Counters

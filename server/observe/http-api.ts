@@ -8,15 +8,16 @@ import type { Observed, ObservedExport } from './family.js'
 import { type Query, RequestFault, whole, word } from './http-query.js'
 import { MapDesk } from './map-desk.js'
 import { allViews, exportView, type Health } from './overview.js'
-import { problemsOf, ranked } from './problems.js'
+import { allProblems } from './problems.js'
 import { NoAnswer, type Questions } from './questions.js'
 import { type Matching, matching, ROWS_DEFAULT, ROWS_MAX } from './rows.js'
+import { backingViews } from './space-view.js'
 import type { Watch } from './watch.js'
 
 /** The NBD thread beats once a second; a heart that stood still for this long is reported. */
 export const HEARTBEAT_LATE_MS = 10_000
-/** An export that gives its clients the host's errors at once does what it is there for. */
-const READY: ReadonlySet<Health> = new Set<Health>(['ok', 'failing'])
+/** An export that gives its clients the host's errors, or those of lost ranges, at once does what it is there for. */
+const READY: ReadonlySet<Health> = new Set<Health>(['ok', 'failing', 'suspect'])
 /** What `candor serve` takes as an export's name. */
 const NAME_LENGTH_MAX = 4096
 
@@ -94,11 +95,12 @@ function serverRoutes(app: FastifyInstance, sources: ApiSources): void {
   app.get('/readyz', answering('readiness'), async (_request, reply) => readiness(sources, reply))
   app.get('/api/schema', async () => ({ paths: API, schemas: SCHEMAS }))
   app.get('/api/history', answering('history'), async () => watch.series())
+  app.get('/api/backings', answering('backings'), async () => ({ backings: backingViews(observed(), watch.fillings) }))
   app.get('/api/sessions', answering('sessions'), async () => ({ sessions: await asked(questions, 'sessions') }))
   app.get('/api/problems', answering('problems'), async () => {
     const now = Date.now()
     const views = allViews(observed().exports, watch, now)
-    return { problems: ranked(views.flatMap((view) => problemsOf(view, now))) }
+    return { problems: allProblems(views, backingViews(observed(), watch.fillings), now) }
   })
 }
 

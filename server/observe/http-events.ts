@@ -6,12 +6,16 @@ import { CONNECTIONS_AT } from './counters.js'
 import { type ApiSources, exportNamed, HEARTBEAT_LATE_MS, heartbeatAge, rowsWanted } from './http-api.js'
 import { type Query, word } from './http-query.js'
 import { allViews, type ExportView, HEALTHS } from './overview.js'
-import { type Problem, problemsOf, ranked, stalled } from './problems.js'
+import { type Problem, ranked } from './problem.js'
+import { allProblems, stalled } from './problems.js'
 import { NoAnswer } from './questions.js'
 import { type Matching, matching } from './rows.js'
+import { type BackingView, backingViews } from './space-view.js'
 
 /** Problems that an event tells of; the others are counted. */
 const PROBLEMS_MAX = 20
+/** File systems that an event tells of, besides that of the chosen export. */
+const BACKINGS_MAX = 6
 /** Bytes that a watcher may leave unread. */
 const BACKLOG_BYTES_MAX = 1 << 20
 const NAME_LENGTH_MAX = 4096
@@ -25,6 +29,7 @@ interface Watcher {
 /** What all watchers are told alike. */
 interface Shared {
   readonly views: readonly ExportView[]
+  readonly backings: readonly BackingView[]
   readonly head: object
 }
 
@@ -35,10 +40,11 @@ function sumOf(views: readonly ExportView[], key: 'inFlight' | 'held' | 'suspect
 function sharedPart({ observed, watch }: ApiSources): Shared {
   const now = Date.now()
   const { exports, server, version } = observed()
+  const backings = backingViews(observed(), watch.fillings)
   const views = allViews(exports, watch, now)
   const late = heartbeatAge(observed())
   const own: Problem[] = late < HEARTBEAT_LATE_MS ? [] : [stalled(late)]
-  const problems = ranked([...own, ...views.flatMap((view) => problemsOf(view, now))])
+  const problems = ranked([...own, ...allProblems(views, backings, now)])
   const healths = HEALTHS.map((health) => [health, views.filter((view) => view.health === health).length] as const)
   const totals = {
     exports: views.length,
@@ -56,7 +62,7 @@ function sharedPart({ observed, watch }: ApiSources): Shared {
     problems: problems.slice(0, PROBLEMS_MAX),
     problemsOmitted: Math.max(0, problems.length - PROBLEMS_MAX),
   }
-  return { views, head }
+  return { views, backings, head }
 }
 
 export class Events {
@@ -97,13 +103,15 @@ export class Events {
     for (const watcher of this.#watchers) this.#send(watcher, shared)
   }
 
-  #send({ response, rows, selected }: Watcher, { views, head }: Shared): void {
+  #send({ response, rows, selected }: Watcher, { views, backings, head }: Shared): void {
     if (response.writableLength > BACKLOG_BYTES_MAX) {
       response.destroy()
       return
     }
     const own = selected === undefined ? undefined : views.find(({ name }) => name === selected)
-    const data = { ...head, ...matching(views, rows), ...(own !== undefined && { selected: own }) }
+    const shown = backings.filter(({ device }, index) => index < BACKINGS_MAX || device === own?.device)
+    const space = { backings: shown, backingsOmitted: backings.length - shown.length }
+    const data = { ...head, ...space, ...matching(views, rows), ...(own !== undefined && { selected: own }) }
     response.write(`event: summary\ndata: ${JSON.stringify(data)}\n\n`)
   }
 }

@@ -30,6 +30,7 @@ const MODULES = [
   'map-words',
   'charts',
   'sessions',
+  'space',
 ]
 const HANDBOOK = ['errors', 'api']
 

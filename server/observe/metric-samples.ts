@@ -14,10 +14,11 @@ import {
   PROTOCOL_ERRORS,
   PROTOCOL_ERRORS_AT,
   PULSE_AT,
+  RELEASED_SINCE_AT,
   REPEATED_AT,
   STATE_AT,
 } from './counters.js'
-import { type Collect, isUsed, type Observed, requestsOf, type Sample } from './family.js'
+import { type Collect, isUsed, type Observed, perExport, requestsOf, type Sample } from './family.js'
 import { LATENCY_LABELS, LATENCY_SUM_AT, OUTCOMES } from './latency-buckets.js'
 
 const MS_PER_SECOND = 1000
@@ -153,4 +154,9 @@ export function logLines(observed: Observed): Iterable<Sample> {
 
 export function buildInfo({ version }: Observed): Iterable<Sample> {
   return [{ labels: { version, node: process.versions.node }, value: 1 }]
+}
+
+/** Whether an image is let go of; since when is the page's. */
+export function* released(observed: Observed): Iterable<Sample> {
+  for (const { labels, value } of perExport(observed, RELEASED_SINCE_AT)) yield { labels, value: value > 0 ? 1 : 0 }
 }

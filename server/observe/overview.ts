@@ -3,14 +3,19 @@
 import { errnoName } from '../../backends/index.js'
 import { STALLED_MS } from '../io/directory.js'
 import {
+  ALLOCATED_AT,
   type Counters,
   EXPORT_STATES,
   HELD_AT,
   HELD_SINCE_AT,
   IN_FLIGHT_AT,
   INJECTING_AT,
+  LEDGER_LOST_AT,
   OLDEST_SINCE_AT,
   READ_BYTES_AT,
+  RECORD_FAILED_AT,
+  RELEASED_SINCE_AT,
+  RESERVE_AT,
   STATE_AT,
   STATE_ERRNO_AT,
   STATE_SINCE_AT,
@@ -25,10 +30,11 @@ import type { ErrorEpisode, Rates, Watch } from './watch.js'
 export const HUNG_MS = 10_000
 
 /**
- * Worst first. `hanging`: storage does not answer; `held`: writes wait for space; `failing`: storage has failed requests
- * within the last minute.
+ * Worst first. `released`: an operator has let go of the image, and requests wait for him; `hanging`: storage does not
+ * answer; `held`: writes wait for space; `failing`: requests have failed within the last minute, because of storage or of
+ * the reserve; `suspect`: something may be lost of an export that goes on.
  */
-export const HEALTHS = ['detached', 'degraded', 'hanging', 'held', 'failing', 'ok'] as const
+export const HEALTHS = ['detached', 'degraded', 'released', 'hanging', 'held', 'failing', 'suspect', 'ok'] as const
 export type Health = (typeof HEALTHS)[number]
 
 export interface ErrorView {
@@ -48,6 +54,12 @@ export interface ExportView {
   readonly state: string
   readonly stateSince?: string
   readonly stateErrno?: string
+  /** Since when its image is let go of; absent while it is held. */
+  readonly releasedSince?: string
+  /** Its record cannot be written, so that every command is answered with EIO. */
+  readonly recordFailed: boolean
+  /** Failed requests whose places could not be written down. */
+  readonly ledgerLost: number
   readonly uncleanEnd: boolean
   readonly suspectBytes: number
   readonly held: number
@@ -55,6 +67,11 @@ export interface ExportView {
   readonly inFlight: number
   readonly oldestRequestSeconds: number
   readonly injectionRules: number
+  /** The file system of the image; absent where nobody can say. */
+  readonly device?: string
+  /** Bytes of it that the image takes, and that the export leaves free. */
+  readonly allocated: number
+  readonly reserve: number
   readonly readBytes: number
   readonly writtenBytes: number
   readonly rates: Rates
@@ -92,14 +109,17 @@ function waitingMs({ counters, pulse }: ObservedExport, now: number): number {
 function healthOf({ counters, pulse }: ObservedExport, errors: readonly ErrorEpisode[], now: number): Health {
   const state = EXPORT_STATES[counters[STATE_AT] ?? 0] ?? 'ok'
   if (state !== 'ok') return HEALTHS.find((health) => health === state) ?? 'degraded'
+  if ((counters[RELEASED_SINCE_AT] ?? 0) > 0) return 'released'
   if ((counters[HELD_AT] ?? 0) > 0) return 'held'
   if (oldestMs(counters, now) > HUNG_MS || pulseAge(pulse, now) > STALLED_MS) return 'hanging'
-  return errors.some(({ errno, last }) => !REFUSED.has(errno) && now - last < FRESH_MS) ? 'failing' : 'ok'
+  const fails = (counters[RECORD_FAILED_AT] ?? 0) > 0
+  if (fails || errors.some(({ errno, last }) => !REFUSED.has(errno) && now - last < FRESH_MS)) return 'failing'
+  return (counters[SUSPECT_BYTES_AT] ?? 0) > 0 ? 'suspect' : 'ok'
 }
 
 /** One export, at this moment. */
 export function exportView(observed: ObservedExport, watch: Watch, now = Date.now()): ExportView {
-  const { name, size, readOnly, path, counters } = observed
+  const { name, size, readOnly, path, device, counters } = observed
   const at = (place: number) => counters[place] ?? 0
   const errors = watch.errorsOf(observed)
   const health = healthOf(observed, errors, now)
@@ -113,6 +133,9 @@ export function exportView(observed: ObservedExport, watch: Watch, now = Date.no
     state,
     ...(state !== 'ok' && at(STATE_SINCE_AT) > 0 && { stateSince: timeOf(at(STATE_SINCE_AT)) }),
     ...(state !== 'ok' && at(STATE_ERRNO_AT) > 0 && { stateErrno: errnoName(at(STATE_ERRNO_AT)) }),
+    ...(at(RELEASED_SINCE_AT) > 0 && { releasedSince: timeOf(at(RELEASED_SINCE_AT)) }),
+    recordFailed: at(RECORD_FAILED_AT) > 0,
+    ledgerLost: at(LEDGER_LOST_AT),
     uncleanEnd: at(UNCLEAN_AT) > 0,
     suspectBytes: at(SUSPECT_BYTES_AT),
     held: at(HELD_AT),
@@ -120,6 +143,9 @@ export function exportView(observed: ObservedExport, watch: Watch, now = Date.no
     inFlight: at(IN_FLIGHT_AT),
     oldestRequestSeconds: waitingMs(observed, now) / 1000,
     injectionRules: at(INJECTING_AT),
+    ...(device !== undefined && { device }),
+    allocated: at(ALLOCATED_AT),
+    reserve: at(RESERVE_AT),
     readBytes: at(READ_BYTES_AT),
     writtenBytes: at(WRITTEN_BYTES_AT),
     rates: watch.ratesOf(observed),

@@ -2,9 +2,18 @@
 // kind of error when it began and when it was seen last. Runs in the HTTP thread; memory is bounded by export.
 import { COMMANDS, commandIndex, commandName, NBD_CMD_FLUSH, NBD_CMD_READ, NBD_CMD_WRITE } from 'nbd-protocol'
 import { ERRNOS, errnoName } from '../../backends/index.js'
-import { type Counters, ERRORS_AT, latencyAt, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from './counters.js'
+import {
+  type Counters,
+  ERRORS_AT,
+  latencyAt,
+  READ_BYTES_AT,
+  REFUSED_BY_RESERVE_AT,
+  REQUESTS_AT,
+  WRITTEN_BYTES_AT,
+} from './counters.js'
 import type { Observed, ObservedExport } from './family.js'
 import { LATENCY_SUM_AT, OUTCOMES } from './latency-buckets.js'
+import { Fillings } from './space-view.js'
 
 /** Seconds that the charts go back. */
 export const HISTORY_SECONDS = 300
@@ -13,6 +22,19 @@ const EPISODE_GAP_MS = 10 * 60_000
 /** Kinds of errors, by errno, that are told apart in the charts; more share "other". */
 const ERRNOS_CHARTED_MAX = 8
 const OTHER = 'other'
+/** What the ledger, the log and the page say in the place of an errno where the operator's reserve refused a request. */
+export const RESERVE = 'reserve'
+const KINDS = COMMANDS * ERRNOS
+
+/** How often it happened, which is one number for each command and errno, and one for the reserve. */
+function countOf(counters: Counters, kind: number): number {
+  return counters[kind === KINDS ? REFUSED_BY_RESERVE_AT : ERRORS_AT + kind] ?? 0
+}
+
+function namesOf(kind: number): Pick<ErrorEpisode, 'command' | 'errno'> {
+  if (kind === KINDS) return { command: 'any', errno: RESERVE }
+  return { command: commandName(Math.floor(kind / ERRNOS)), errno: errnoName(kind % ERRNOS) }
+}
 
 /** Of one second, or of a sum of exports in it. */
 export interface Rates {
@@ -145,18 +167,17 @@ class Track {
 
   #sampleErrors(counters: Counters, now: number): ReadonlyMap<string, number> {
     const errors = new Map<string, number>()
-    for (let at = 0; at < COMMANDS * ERRNOS; at++) {
-      const total = counters[ERRORS_AT + at] ?? 0
+    for (let kind = 0; kind <= KINDS; kind++) {
+      const total = countOf(counters, kind)
       if (total === 0) continue
-      const known = this.episodes.get(at)
+      const known = this.episodes.get(kind)
       const more = total - (known?.total ?? 0)
       if (more === 0) continue
-      const errno = errnoName(at % ERRNOS)
+      const { command, errno } = namesOf(kind)
       errors.set(errno, (errors.get(errno) ?? 0) + more)
       const goesOn = known !== undefined && now - known.last < EPISODE_GAP_MS
-      const command = commandName(Math.floor(at / ERRNOS))
       const { since, count } = goesOn ? known : { since: now, count: 0 }
-      this.episodes.set(at, { command, errno, total, count: count + more, since, last: now })
+      this.episodes.set(kind, { command, errno, total, count: count + more, since, last: now })
     }
     return errors
   }
@@ -178,17 +199,19 @@ class Track {
 }
 
 export class Watch {
+  readonly fillings = new Fillings()
   readonly #all = new Track()
   #tracks = new Map<string, Track>()
   #sampledAt = Date.now()
 
   /** Called once a second. */
-  sample({ exports }: Observed, now = Date.now()): void {
+  sample(observed: Observed, now = Date.now()): void {
+    this.fillings.sample(observed, now)
     this.#sampledAt = now
     const tracks = new Map<string, Track>()
     const sums: number[] = Array(SUMS).fill(0)
     const allErrors = new Map<string, number>()
-    for (const { name, counters } of exports) {
+    for (const { name, counters } of observed.exports) {
       const track = this.#tracks.get(name) ?? new Track()
       tracks.set(name, track)
       const { brought, errors } = track.sample(counters, now)

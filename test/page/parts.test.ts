@@ -20,7 +20,8 @@ import type { Observed, ObservedExport } from '../../server/observe/family.js'
 import { Events } from '../../server/observe/http-events.js'
 import { htmlOf, slugOf } from '../../server/observe/markdown.js'
 import { allViews } from '../../server/observe/overview.js'
-import { problemsOf, ranked } from '../../server/observe/problems.js'
+import { ranked } from '../../server/observe/problem.js'
+import { problemsOf } from '../../server/observe/problems.js'
 import { NoAnswer, QUESTIONS_MAX, QUESTIONS_PER_EXPORT_MAX, Questions } from '../../server/observe/questions.js'
 import { matching } from '../../server/observe/rows.js'
 import { HISTORY_SECONDS, Watch } from '../../server/observe/watch.js'
@@ -28,7 +29,7 @@ import { HISTORY_SECONDS, Watch } from '../../server/observe/watch.js'
 function observedExport(name: string, counters: Counters = exportCounters()): ObservedExport {
   const pulse = pulseBlock()
   pulse[0] = Date.now()
-  return { name, size: 1 << 20, readOnly: false, path: `/srv/${name}`, counters, pulse }
+  return { name, size: 1 << 20, readOnly: false, path: `/srv/${name}`, device: undefined, counters, pulse }
 }
 
 function observed(...exports: ObservedExport[]): Observed {

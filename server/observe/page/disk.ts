@@ -1,13 +1,18 @@
 // One export, as close as one likes: what it is, how it fares, how much space it takes, its map and its charts.
 import type { DiskMap } from '../../exports/disk-map.js'
 import type { ExportView } from '../overview.js'
+import type { BackingView } from '../space-view.js'
 import { Charts } from './charts.js'
 import { healthWords } from './exports.js'
+import type { Summary } from './feed.js'
 import { MapView } from './map-view.js'
+import { mountWords } from './space.js'
 import { ago, byId, bytes, clock, grouped, plural, say, sayTerms, sectors, span } from './words.js'
 
 /** How often the map may be asked for anew while something changes. */
 const MAP_EVERY_MS = 2000
+/** The same while there is none. */
+const MAP_AGAIN_MS = 10_000
 
 export class Disk {
   readonly #charts = new Charts()
@@ -18,20 +23,24 @@ export class Disk {
 
   /** `located` is told where on an export something is wrong, in words. */
   constructor(located: (name: string, words: string) => void) {
-    this.#map = new MapView((map) => {
-      this.#sayAllocated(map)
-      located(map.export, whereWords(map))
-    })
+    this.#map = new MapView((map) => located(map.export, whereWords(map)))
   }
 
-  update(view: ExportView, time: string): void {
+  update(view: ExportView, { time, backings }: Summary): void {
     if (view.name !== this.#name) this.#open(view)
     say(byId('disk-state', HTMLElement), healthWords(view))
     byId('disk-state', HTMLElement).className = `state ${view.health}`
     sayTerms(byId('facts', HTMLElement), facts(view))
+    sayTaken(
+      view,
+      backings.find(({ device }) => device === view.device),
+    )
     this.#charts.push(view, time)
-    const changes = [view.writtenBytes, view.held, view.suspectBytes, ...view.errors.map(({ total }) => total)].join()
-    if (changes === this.#drawnFor || Date.now() - this.#drawnAt < MAP_EVERY_MS) return
+    const { writtenBytes, held, suspectBytes, releasedSince, errors } = view
+    const changes = [writtenBytes, held, suspectBytes, releasedSince, ...errors.map(({ total }) => total)].join()
+    const age = Date.now() - this.#drawnAt
+    const isDue = changes !== this.#drawnFor ? age >= MAP_EVERY_MS : this.#map.failed && age >= MAP_AGAIN_MS
+    if (!isDue) return
     this.#drawnFor = changes
     this.#drawnAt = Date.now()
     void this.#map.load()
@@ -41,22 +50,20 @@ export class Disk {
     this.#name = view.name
     this.#drawnAt = Date.now()
     say(byId('disk-heading', HTMLElement), view.name)
-    say(byId('space-words', HTMLElement), '')
     this.#map.show(view.name, view.size)
     this.#charts.show(view.name).catch(() => undefined)
   }
+}
 
-  #sayAllocated({ data, size, exact, error }: DiskMap): void {
-    const allocated = data.reduce((sum, count) => sum + count, 0)
-    const share = size === 0 ? 0 : allocated / size
-    byId('space-used', HTMLElement).style.width = `${(share * 100).toFixed(2)}%`
-    const words =
-      error === undefined
-        ? `${exact ? '' : 'At least '}${bytes(allocated)} of ${bytes(size)} take space on the host; the guest may still fill ${bytes(size - allocated)}.`
-        : `Storage did not tell how much is allocated: ${error}.`
-    say(byId('space-words', HTMLElement), words)
-    byId('space-bar', HTMLElement).setAttribute('aria-label', words)
-  }
+/** How much of the image takes space, beside what its file system has left. */
+function sayTaken({ device, allocated, size, reserve }: ExportView, backing: BackingView | undefined): void {
+  byId('taken', HTMLElement).hidden = device === undefined
+  byId('taken-bar', HTMLElement).style.width = `${Math.min(100, size === 0 ? 0 : (allocated / size) * 100).toFixed(2)}%`
+  const rest = Math.max(0, size - allocated)
+  const host = backing === undefined ? '' : `; ${mountWords(backing)} has ${bytes(backing.free)} free`
+  const kept = reserve === 0 ? '' : `, of which it leaves ${bytes(reserve)} (--reserve)`
+  const words = `The image takes ${bytes(allocated)} of its ${bytes(size)} on the host. The guest may still fill ${bytes(rest)}${host}${kept}.`
+  say(byId('taken-words', HTMLElement), words)
 }
 
 /** Where the marked ranges lie, from the first to the last. */
@@ -71,7 +78,9 @@ function whereWords({ ranges, rangesOmitted }: DiskMap): string {
 
 function errorWords({ errors }: ExportView): string {
   if (errors.length === 0) return 'none since the server started'
-  const words = errors.map(({ command, errno, total }) => `${grouped(total)} ${command} ${errno}`)
+  const words = errors.map(({ command, errno, total }) =>
+    errno === 'reserve' ? `${grouped(total)} by the reserve` : `${grouped(total)} ${command} ${errno}`,
+  )
   const last =
     errors
       .map(({ recent }) => recent.last)

@@ -5,18 +5,32 @@ import { byId, bytes, element, grouped, rate, say } from './words.js'
 
 export const ROWS = 25
 const TYPING_MS = 250
+/** That hold numbers. */
+const COLUMNS = 5
 
 const HEALTH_WORDS: Readonly<Record<string, string>> = {
   ok: 'ok',
+  suspect: 'ok, but some of it may be lost',
   held: 'writes wait for space',
   failing: 'requests fail',
   hanging: 'storage does not answer',
-  degraded: 'degraded',
-  detached: 'detached',
+  released: 'released: requests wait',
+  degraded: 'degraded: FLUSH fails',
+  detached: 'detached: image removed',
 }
 
-export function healthWords({ health, readOnly }: ExportView): string {
-  return `${HEALTH_WORDS[health] ?? health}${readOnly ? ', read-only' : ''}`
+export function healthWords({ health, readOnly, injectionRules, releasedSince }: ExportView): string {
+  const more = [
+    readOnly ? ', read-only' : '',
+    injectionRules > 0 ? ', faults on purpose' : '',
+    health !== 'released' && releasedSince !== undefined ? ', released' : '',
+  ]
+  return `${HEALTH_WORDS[health] ?? health}${more.join('')}`
+}
+
+/** Where nobody can say what an image takes (block devices), nothing is said. */
+function takenWords({ device, allocated }: ExportView): string {
+  return device === undefined ? '–' : bytes(allocated)
 }
 
 interface Row {
@@ -75,7 +89,7 @@ export class Exports {
   #addRow(): void {
     const name = element('button', { type: 'button' })
     const state = element('span')
-    const numbers = ['', '', '', ''].map(() => element('td', { class: 'number' }))
+    const numbers = Array.from({ length: COLUMNS }, () => element('td', { class: 'number' }))
     const root = element('tr', {}, element('td', { class: 'name' }, name), element('td', {}, state), ...numbers)
     name.addEventListener('click', () => {
       this.#wish.selected = name.textContent ?? ''
@@ -90,7 +104,13 @@ export class Exports {
     say(state, healthWords(view))
     state.className = `state ${view.health}`
     const errors = view.errors.reduce((sum, { total }) => sum + total, 0)
-    const texts = [bytes(view.size), rate(view.rates.readBytes), rate(view.rates.writtenBytes), grouped(errors)]
+    const texts = [
+      bytes(view.size),
+      takenWords(view),
+      rate(view.rates.readBytes),
+      rate(view.rates.writtenBytes),
+      grouped(errors),
+    ]
     for (const [index, text] of texts.entries()) {
       const cell = numbers[index]
       if (cell !== undefined) say(cell, text)

@@ -1,7 +1,8 @@
 // Where the numbers come from: one event a second, and the questions that are asked besides. Law: a feed that is silent is
 // said to be silent; old numbers are never shown as if they were new.
 import type { ExportView } from '../overview.js'
-import type { Problem } from '../problems.js'
+import type { Problem } from '../problem.js'
+import type { BackingView } from '../space-view.js'
 import type { Rates } from '../watch.js'
 
 export interface Summary {
@@ -18,6 +19,9 @@ export interface Summary {
   readonly healths: Readonly<Record<string, number>>
   readonly problems: readonly Problem[]
   readonly problemsOmitted: number
+  /** Worst first, and that of `selected`. */
+  readonly backings: readonly BackingView[]
+  readonly backingsOmitted: number
   readonly exports: readonly ExportView[]
   readonly first: number
   readonly matching: number

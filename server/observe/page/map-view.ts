@@ -24,6 +24,7 @@ export class MapView {
   #hovered: number | undefined
   #allRanges = false
   #asked = 0
+  #failure = ''
 
   /** `loaded` is told of every map of the whole disk. */
   constructor(loaded: (map: DiskMap) => void) {
@@ -32,10 +33,16 @@ export class MapView {
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.#draw())
     let width = 0
     new ResizeObserver(([entry]) => {
-      if (entry === undefined || entry.contentRect.width === width) return
+      // A map that is hidden has no width.
+      if (entry === undefined || [0, width].includes(entry.contentRect.width)) return
       width = entry.contentRect.width
       void this.load()
     }).observe(this.#picture.canvas)
+  }
+
+  /** The last answer was none. */
+  get failed(): boolean {
+    return this.#failure !== ''
   }
 
   /** Shows another export, whole. */
@@ -44,6 +51,7 @@ export class MapView {
     this.#size = size
     this.#window = undefined
     this.#map = undefined
+    this.#failure = ''
     this.#cell = undefined
     this.#picture.canvas.setAttribute('aria-label', `Map of ${name}`)
     void this.load()
@@ -66,24 +74,28 @@ export class MapView {
       const map = await ask<DiskMap>(`/api/exports/${encodeURIComponent(name)}/map?${query}`)
       if (asked !== this.#asked) return
       this.#map = map
+      this.#failure = ''
       if (this.#window === undefined) this.#loaded(map)
       this.#draw()
       this.#sayRanges(map)
     } catch (error) {
-      if (asked === this.#asked) say(byId('map-window', HTMLElement), `No map now: ${(error as Error).message}`)
+      if (asked !== this.#asked) return
+      this.#failure = (error as Error).message
+      this.#draw()
     }
   }
 
   #draw(): void {
     const map = this.#map
-    if (map === undefined) return
+    byId('map-body', HTMLElement).hidden = map === undefined
+    byId('map-buttons', HTMLElement).hidden = map === undefined
+    if (map === undefined) return this.#sayNone()
     this.#picture.draw(map, columnsFor(this.#picture.canvas.clientWidth), this.#hovered ?? this.#cell)
     const { from, to, cellBytes } = map
     const whole = this.#window === undefined ? 'The whole disk' : `${bytes(from)} to ${bytes(to)}`
-    say(
-      byId('map-window', HTMLElement),
-      `${whole}, ${cellBytes === SECTOR_BYTES ? 'a sector' : bytes(cellBytes)} a square`,
-    )
+    const scale = `${whole}, ${cellBytes === SECTOR_BYTES ? 'a sector' : bytes(cellBytes)} a square`
+    const old = this.#failure === '' ? '' : `; not of now: ${this.#failure}`
+    say(byId('map-window', HTMLElement), `${scale}${old}`)
     byId('zoom-in', HTMLButtonElement).disabled = cellBytes === SECTOR_BYTES
     byId('zoom-out', HTMLButtonElement).disabled = this.#window === undefined
     byId('zoom-all', HTMLButtonElement).disabled = this.#window === undefined
@@ -91,6 +103,14 @@ export class MapView {
     byId('map-later', HTMLButtonElement).disabled = to >= this.#size
     this.#sayCell()
     this.#sayLegend(map)
+  }
+
+  /** Nothing is known of this disk yet. */
+  #sayNone(): void {
+    say(byId('map-window', HTMLElement), this.#failure === '' ? 'Asking …' : `No map now: ${this.#failure}.`)
+    const words = this.#failure === '' ? '' : 'Not known now.'
+    byId('ranges', HTMLElement).replaceChildren(element('p', { class: 'hint' }, words))
+    byId('ranges', HTMLElement).dataset['told'] = ''
   }
 
   #sayCell(): void {

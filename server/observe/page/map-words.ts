@@ -13,7 +13,8 @@ const KIND_WORDS: Readonly<Record<MapRange['kind'], string>> = {
 
 /** What happened there: write ENOSPC, 3 requests of unix, 14:03:07. */
 export function rangeWords({ command, errno, count, client, time }: MapRange): string {
-  const what = [command, errno].filter((word) => word !== undefined).join(' ')
+  const how = errno === 'reserve' ? 'refused by the reserve' : errno
+  const what = [command, how].filter((word) => word !== undefined).join(' ')
   const who = count === undefined ? '' : `${plural(count, 'request')} of ${client}`
   return [what, who, time === undefined ? '' : clock(time)].filter((part) => part !== '').join(', ')
 }

@@ -4,6 +4,7 @@ import { Exports, ROWS } from './exports.js'
 import { Feed, type Summary, type Wish } from './feed.js'
 import { Problems } from './problems.js'
 import { watchSessions } from './sessions.js'
+import { Space } from './space.js'
 import { byId, bytes, clock, grouped, rate, say, sayTerms } from './words.js'
 
 /** The place of an export in the address, so that it can be sent to a colleague. */
@@ -23,6 +24,7 @@ const problems = new Problems((name) => {
   section.focus({ preventScroll: true })
 })
 const disk = new Disk((name, words) => problems.locate(name, words))
+const space = new Space()
 const feed = new Feed({ summary: show, silent })
 
 function lookElsewhere(): void {
@@ -37,6 +39,7 @@ function show(summary: Summary): void {
   say(byId('version', HTMLElement), version)
   problems.update(summary)
   exports.update(summary)
+  space.update(summary)
   sayTerms(byId('totals', HTMLElement), [
     ['Exports', grouped(totals.exports)],
     ['Sessions', grouped(totals.sessions)],
@@ -46,7 +49,7 @@ function show(summary: Summary): void {
     ['Writes waiting', grouped(totals.held)],
     ['Suspect', totals.suspectBytes === 0 ? 'nothing' : bytes(totals.suspectBytes)],
   ])
-  if (selected !== undefined) disk.update(selected, time)
+  if (selected !== undefined) disk.update(selected, summary)
   else choose(summary)
 }
 

@@ -1,5 +1,5 @@
 // The top of the page: what is wrong, where, since when, and what to do, in words.
-import type { Problem } from '../problems.js'
+import type { Problem } from '../problem.js'
 import type { Summary } from './feed.js'
 import { ago, byId, clock, element, plural, say } from './words.js'
 
@@ -27,10 +27,18 @@ function titleOf({ export: name, title }: Problem): string {
   return name === undefined ? title : `${name}: ${title}`
 }
 
-function sinceWords({ since, last }: Problem): string {
-  const parts = since === undefined ? ['Since before this server started'] : [`Since ${clock(since)}`, ago(since)]
+function sinceWords({ severity, since, last }: Problem): string {
+  if (since === undefined) return severity === 'broken' ? 'Since before this server started' : ''
+  const parts = [`Since ${clock(since)}`, ago(since)]
   if (last !== undefined) parts.push(`last ${ago(last)}`)
   return parts.join(' · ')
+}
+
+/** Flags and commands stand in one piece, as they are typed. */
+function worded(text: string): (HTMLElement | string)[] {
+  return text
+    .split(/(--[a-z][a-z-]*|candor ctl [a-z-]+)/)
+    .map((part, index) => (index % 2 === 1 ? element('code', { class: 'flag' }, part) : part))
 }
 
 function actions(problem: Problem, show: (name: string) => void): HTMLElement {
@@ -55,12 +63,18 @@ function fill(card: Card, problem: Problem, show: (name: string) => void): void 
     element(
       'div',
       { class: 'body' },
-      element('div', {}, element('p', { class: 'label' }, 'What happened'), element('p', {}, detail), card.where),
+      element(
+        'div',
+        {},
+        element('p', { class: 'label' }, 'What happened'),
+        element('p', {}, ...worded(detail)),
+        card.where,
+      ),
       element(
         'div',
         {},
         element('p', { class: 'label' }, 'What to do'),
-        element('p', {}, remedy),
+        element('p', {}, ...worded(remedy)),
         command === undefined ? undefined : element('pre', {}, element('code', {}, command)),
       ),
     ),
@@ -135,7 +149,8 @@ function verdictOf(problems: readonly Problem[], exports: number, ok: number): s
   const [worst] = problems
   if (worst === undefined) return exports === 1 ? 'All is well' : `All is well: ${plural(exports, 'export')} served`
   if (problems.length === 1) return titleOf(worst)
-  const names = new Set(problems.flatMap(({ export: name }) => name ?? []))
-  const where = names.size === 1 ? `with ${[...names][0]}` : `with ${names.size} of ${exports} exports`
-  return `${problems.length} things are wrong ${where}${names.size > 1 && ok > 0 ? `; ${ok} are well` : ''}`
+  const others = new Set(problems.flatMap(({ export: name }) => (name === worst.export ? [] : (name ?? []))))
+  const where = others.size === 0 ? '' : ` with ${plural(others.size, 'other export')}`
+  const well = others.size === 0 || ok === 0 ? '' : `; ${plural(ok, 'export')} ${ok === 1 ? 'is' : 'are'} well`
+  return `${titleOf(worst)} – and ${plural(problems.length - 1, 'more problem')}${where}${well}`
 }
