@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { type RunningCandor, runCandor, temporaryFolder } from '../support/candor.js'
 import { attach, lastFirst, MIB, serve, stamped } from '../support/faults.js'
-import { mountLoopDisk, run, sparseFile } from '../support/loop-disk.js'
+import { freeze } from '../support/hostile-freeze.js'
+import { mountLoopDisk, sparseFile } from '../support/loop-disk.js'
 import { needsRoot } from '../support/requirements.js'
 
 const AGE = 'candor_oldest_request_age_seconds{export="frozen"}'
@@ -34,13 +35,7 @@ test('while one file system is frozen, its requests show their age, and an expor
   await client.write(0, stamped(0, MIB))
   await client.flush()
 
-  run('fsfreeze', '--freeze', frozenDisk.folder)
-  let thawed = false
-  const thaw = () => {
-    if (!thawed) run('fsfreeze', '--unfreeze', frozenDisk.folder)
-    thawed = true
-  }
-  scope.after(thaw)
+  const thaw = await freeze(scope, frozenDisk.folder)
   // FUA and trim go to the pool by themselves; a plain write would be tried inline, which the kernel would hold too.
   const held = [client.write(4096, stamped(4096, 4096, 1), 1), client.trim(8 * MIB, MIB)]
   while (((await candor.metrics()).get(AGE) ?? 0) < 2) {}
@@ -52,7 +47,7 @@ test('while one file system is frozen, its requests show their age, and an expor
   assert.equal((await client.read(0, MIB)).length, MIB)
   assert.equal((await fetch(`${candor.httpUrl}/healthz`)).status, 200)
 
-  thaw()
+  await thaw()
   await Promise.all(held)
   await client.flush()
   while (((await candor.metrics()).get(AGE) ?? 1) !== 0) {}
@@ -75,13 +70,7 @@ test('a plain write into a frozen file system stalls nobody on another device, n
   const client = await attach(candor.uris[0] ?? '')
   const neighbour = await attach(candor.uris.find((uri) => uri.includes('/other')) ?? '')
 
-  run('fsfreeze', '--freeze', frozenDisk.folder)
-  let thawed = false
-  const thaw = () => {
-    if (!thawed) run('fsfreeze', '--unfreeze', frozenDisk.folder)
-    thawed = true
-  }
-  scope.after(thaw)
+  const thaw = await freeze(scope, frozenDisk.folder)
   const held = client.write(4096, stamped(4096, 4096, 1))
   while (((await candor.metrics()).get('candor_thread_pulse_age_seconds{export="frozen"}') ?? 0) < 4) {
     await neighbour.write(4096, stamped(4096, 4096))
@@ -99,7 +88,7 @@ test('a plain write into a frozen file system stalls nobody on another device, n
   const late = await attach(candor.uris.find((uri) => uri.includes('/other')) ?? '')
   assert.equal((await late.read(4096, 4096)).length, 4096)
 
-  thaw()
+  await thaw()
   await held
   await client.flush()
   assert.ok(stamped(4096, 4096, 1).equals(await client.read(4096, 4096)))
@@ -113,13 +102,7 @@ test('a second signal ends a server whose thread is held by a frozen file system
   const disk = mountLoopDisk(scope, { type: 'ext4', sizeMiB: 64 })
   const candor = await serve(scope, [`frozen=${sparseFile(join(disk.folder, 'disk.img'), 32 * MIB)}`])
   const client = await attach(candor.uris[0] ?? '')
-  run('fsfreeze', '--freeze', disk.folder)
-  let thawed = false
-  const thaw = () => {
-    if (!thawed) run('fsfreeze', '--unfreeze', disk.folder)
-    thawed = true
-  }
-  scope.after(thaw)
+  const thaw = await freeze(scope, disk.folder)
   const lost = client.write(0, stamped(0, 4096)).catch((error: Error) => error)
   while (((await candor.metrics()).get('candor_thread_pulse_age_seconds{export="frozen"}') ?? 0) < 2) {}
   candor.kill('SIGTERM')
@@ -127,7 +110,7 @@ test('a second signal ends a server whose thread is held by a frozen file system
   while (await accepts(candor)) {}
   candor.kill('SIGTERM')
   while (!/told twice to stop/.test(candor.stderr())) await new Promise((resolve) => setTimeout(resolve, 20))
-  thaw()
+  await thaw()
   assert.equal((await candor.ended).code, 2)
   assert.ok((await lost) instanceof Error)
 })
