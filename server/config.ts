@@ -2,42 +2,15 @@
 // that names the thing and the remedy, before anything is opened.
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import type { InjectionRule, IoEngineWish } from '../backends/index.js'
-import { type AccessRules, parseNetwork } from './exports/access.js'
-import type { SpacePolicy } from './exports/space-hold.js'
+import type { IoEngineWish } from '../backends/index.js'
+import { type ExportConfig, exportsOf } from './config-exports.js'
 import { type Limits, limitsOf } from './limits.js'
 import type { ListenAddress } from './nbd/listen.js'
 import type { TlsConfig, TlsMode } from './nbd/tls.js'
 import type { HttpAddress } from './observe/http.js'
 import type { LogLevel } from './observe/log.js'
 import type { ActivatedSocket } from './service-manager.js'
-import {
-  parseCount,
-  parseHostName,
-  parseHttp,
-  parseImage,
-  parseListen,
-  parseRule,
-  parseSize,
-  parseTime,
-  UsageError,
-} from './values.js'
-
-export interface ExportConfig {
-  readonly name: string
-  readonly path: string
-  readonly readOnly: boolean
-  /** Bytes of a new image where there is none; undefined: it must exist. */
-  readonly create: number | undefined
-  readonly access: AccessRules
-  readonly onSpace: SpacePolicy
-  /** Bytes of the file system that the export leaves free. */
-  readonly reserve: number
-  readonly inject: readonly InjectionRule[]
-  /** Bytes that may be lost are read as if they were not. */
-  readonly readsSuspects: boolean
-  readonly ioEngine: IoEngineWish
-}
+import { parseCount, parseHostName, parseHttp, parseListen, UsageError } from './values.js'
 
 export interface Config {
   readonly exports: readonly ExportConfig[]
@@ -58,7 +31,9 @@ export interface Config {
 /** The flags of `candor serve` as they were given, names as on the command line; those of limits.ts besides. */
 export interface ServeFlags {
   readonly images: readonly string[]
-  readonly create?: string
+  readonly config?: string
+  readonly check?: boolean
+  readonly create?: readonly string[]
   readonly 'read-only'?: boolean
   readonly 'read-only-export'?: readonly string[]
   readonly listen?: readonly string[]
@@ -66,11 +41,11 @@ export interface ServeFlags {
   readonly 'http-name'?: readonly string[]
   readonly 'state-dir'?: string
   readonly 'log-level'?: LogLevel
-  readonly 'on-enospc'?: string
+  readonly 'on-enospc'?: readonly string[]
   readonly reserve?: readonly string[]
   readonly inject?: readonly string[]
   readonly 'io-engine'?: IoEngineWish
-  readonly 'suspect-reads'?: 'refuse' | 'allow'
+  readonly 'suspect-reads'?: readonly string[]
   readonly 'allow-clients'?: readonly string[]
   readonly 'allow-subjects'?: readonly string[]
   readonly tls?: TlsMode
@@ -82,87 +57,6 @@ export interface ServeFlags {
 
 export const DEFAULT_LISTEN = 'tcp:127.0.0.1:10809'
 export const DEFAULT_HTTP = '127.0.0.1:9809'
-
-/** Words of the form `NAME=WORD`, for one export, or `WORD`, for all; NAME has to be one of `names`. */
-function scoped(words: readonly string[], names: ReadonlySet<string>): { name: string | undefined; word: string }[] {
-  return words.map((text) => {
-    const at = text.indexOf('=')
-    const name = text.slice(0, Math.max(0, at))
-    return at !== -1 && names.has(name) ? { name, word: text.slice(at + 1) } : { name: undefined, word: text }
-  })
-}
-
-function accessOf(flags: ServeFlags, names: ReadonlySet<string>): (name: string) => AccessRules {
-  const networks = scoped(flags['allow-clients'] ?? [], names)
-  const subjects = scoped(flags['allow-subjects'] ?? [], names)
-  for (const { word } of networks) {
-    if (parseNetwork(word) !== undefined) continue
-    throw new UsageError(`--allow-clients is '${word}': write a network such as 10.0.0.0/8, or EXPORT=10.0.0.0/8`)
-  }
-  const wordsFor = (words: typeof networks, name: string) =>
-    words.filter((entry) => entry.name === undefined || entry.name === name).map(({ word }) => word)
-  return (name) => ({ networks: wordsFor(networks, name), subjects: wordsFor(subjects, name) })
-}
-
-const HOLD_TIMEOUT = '10m'
-
-function parseSpacePolicy(text: string): SpacePolicy {
-  const [, time = HOLD_TIMEOUT] = /^hold(?:=(.*))?$/.exec(text) ?? []
-  if (text === 'report') return { kind: 'report' }
-  if (text.startsWith('hold')) return { kind: 'hold', timeoutMs: parseTime(time, "--on-enospc's time") }
-  throw new UsageError(`--on-enospc is '${text}': write report, hold or hold=10m`)
-}
-
-/** An export's own word goes before the one for all; of two for the same the later one counts. */
-function reserveOf(flags: ServeFlags, names: ReadonlySet<string>): (name: string) => number {
-  const sizes = scoped(flags.reserve ?? [], names).map(({ name, word }) => {
-    if (word.includes('='))
-      throw new UsageError(`--reserve is '${word}', which names no export: write SIZE or EXPORT=SIZE`)
-    return { name, bytes: parseSize(word, '--reserve') }
-  })
-  const last = (name: string | undefined) => sizes.findLast((entry) => entry.name === name)?.bytes
-  return (name) => last(name) ?? last(undefined) ?? 0
-}
-
-function uniqueNames(images: readonly { readonly name: string; readonly path: string }[]): ReadonlySet<string> {
-  const names = new Set<string>()
-  for (const { name, path } of images) {
-    if (names.has(name)) {
-      throw new UsageError(`two images are named '${name}': give ${path} a name of its own, such as other=${path}`)
-    }
-    names.add(name)
-  }
-  return names
-}
-
-function exportsOf(flags: ServeFlags): ExportConfig[] {
-  const create = flags.create === undefined ? undefined : parseSize(flags.create, '--create')
-  if (create !== undefined && flags['read-only']) {
-    throw new UsageError('--create and --read-only exclude each other: a new image that nobody may write is of no use')
-  }
-  const images = flags.images.map(parseImage)
-  const names = uniqueNames(images)
-  const readOnly = new Set(flags['read-only-export'] ?? [])
-  for (const name of readOnly) {
-    if (!names.has(name)) throw new UsageError(`--read-only-export is '${name}', which no image is named`)
-  }
-  const access = accessOf(flags, names)
-  const inject = (flags.inject ?? []).map(parseRule)
-  const onSpace = parseSpacePolicy(flags['on-enospc'] ?? 'report')
-  const reserve = reserveOf(flags, names)
-  return images.map(({ name, path }) => ({
-    name,
-    path,
-    readOnly: flags['read-only'] === true || readOnly.has(name),
-    create,
-    access: access(name),
-    onSpace,
-    reserve: reserve(name),
-    inject,
-    readsSuspects: flags['suspect-reads'] === 'allow',
-    ioEngine: flags['io-engine'] ?? 'auto',
-  }))
-}
 
 /** With credentials and no word about them, TLS is required: nobody makes certificates to be talked to in the clear. */
 function tlsOf(flags: ServeFlags): TlsConfig {
@@ -225,3 +119,5 @@ export function configOf(flags: ServeFlags, activated: readonly ActivatedSocket[
     limits: limitsOf(flags as unknown as Readonly<Record<string, unknown>>),
   })
 }
+
+export type { ExportConfig } from './config-exports.js'

@@ -24,6 +24,9 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   'http-name',
   'reserve',
   'read-only-export',
+  'create',
+  'on-enospc',
+  'suspect-reads',
   'allow-clients',
   'allow-subjects',
 ])
@@ -31,6 +34,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
 /** Flags that are there or not. */
 const BOOLEANS: ReadonlySet<string> = new Set([
   'read-only',
+  'check',
   'tls-verify-client',
   'json',
   'map',

@@ -59,6 +59,7 @@ const ROOMS: Readonly<Record<string, RegExp>> = {
   'fs-ext': /^backends\/sparse-file\//,
   fastify: /^server\/observe\/http-[a-z]+\.ts$/,
   pino: /^server\/observe\/log\.ts$/,
+  yaml: /^server\/config-file\.ts$/,
 }
 
 describe('imports', () => {

@@ -13,7 +13,9 @@ const limitOptions = Object.entries(LIMITS).map(([flag, rule]): [string, Options
 ])
 
 export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
-  create: { ...word, describe: 'make images that are missing, sparse, of this size (10G)' },
+  config: { ...word, describe: 'a YAML file with the same words; those of the command line go before it' },
+  check: { type: 'boolean', describe: 'only say whether the words and the file are sound' },
+  create: { ...words, describe: 'make images that are missing, sparse, of this size: 10G, or EXPORT=10G' },
   'read-only': { type: 'boolean', describe: 'refuse everything that writes' },
   'read-only-export': { ...words, describe: 'the same for this export alone; may be given again' },
   listen: {
@@ -36,8 +38,9 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
     defaultDescription: defaultStateDirectory(),
   },
   'on-enospc': {
-    ...word,
-    describe: 'a full host: report it at once, or hold the write until there is space, hold=10m at the most',
+    ...words,
+    describe:
+      'a full host: report it at once, or hold the write until there is space, hold=10m at the most; EXPORT=hold for one',
     defaultDescription: 'report',
   },
   reserve: {
@@ -51,8 +54,8 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
     describe: 'fail requests on purpose: write:ENOSPC@1G-2G, read:EIO,rate=0.01, flush:EIO,count=1, write:delay=2s',
   },
   'suspect-reads': {
-    choices: ['refuse', 'allow'],
-    describe: 'reads of bytes that a failed sync may have lost: EIO, or whatever is there',
+    ...words,
+    describe: 'reads of bytes that a failed sync may have lost: refuse (EIO), or allow; EXPORT=allow for one',
     defaultDescription: 'refuse',
   },
   workers: {

@@ -3,6 +3,7 @@ import { writeSync } from 'node:fs'
 import type { Argv } from 'yargs'
 import { endAtOnce } from '../../backends/index.js'
 import { type Config, configOf, type ServeFlags } from '../config.js'
+import { withConfigFile } from '../config-file.js'
 import { type ListenAddress, uriOf } from '../nbd/listen.js'
 import { type RunningService, startService } from '../service.js'
 import { ServiceManager, takeActivatedSockets } from '../service-manager.js'
@@ -77,7 +78,11 @@ function nextSignal(): Promise<NodeJS.Signals> {
 async function run(flagsGiven: ServeFlags): Promise<number> {
   const activated = takeActivatedSockets()
   const manager = new ServiceManager()
-  const config = configOf(flagsGiven, activated)
+  const config = configOf(withConfigFile(flagsGiven), activated)
+  if (flagsGiven.check) {
+    process.stdout.write(`${flagsGiven.config ?? 'the command line'} is sound: ${config.exports.length} exports\n`)
+    return EXIT_CLEAN
+  }
   const service = await startService(config)
   const stopping = nextSignal()
   // Whoever hands sockets over knows where they are, and stdout may be a pipe of his own (nbdinfo [ candor serve … ]).

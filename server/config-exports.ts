@@ -1,0 +1,130 @@
+// What the words of the command line and of the configuration file say of each export. Law: a word is for all exports, or
+// as NAME=WORD for one, and the word for one goes before the word for all.
+import type { InjectionRule, IoEngineWish } from '../backends/index.js'
+import type { ServeFlags } from './config.js'
+import { type AccessRules, parseNetwork } from './exports/access.js'
+import type { SpacePolicy } from './exports/space-hold.js'
+import { parseImage, parseRule, parseSize, parseTime, UsageError } from './values.js'
+
+export interface ExportConfig {
+  readonly name: string
+  readonly path: string
+  readonly readOnly: boolean
+  /** Bytes of a new image where there is none; undefined: it must exist. */
+  readonly create: number | undefined
+  readonly access: AccessRules
+  readonly onSpace: SpacePolicy
+  /** Bytes of the file system that the export leaves free. */
+  readonly reserve: number
+  readonly inject: readonly InjectionRule[]
+  /** Bytes that may be lost are read as if they were not. */
+  readonly readsSuspects: boolean
+  readonly ioEngine: IoEngineWish
+}
+
+/** Words of the form `NAME=WORD`, for one export, or `WORD`, for all; NAME has to be one of `names`. */
+function scoped(words: readonly string[], names: ReadonlySet<string>): { name: string | undefined; word: string }[] {
+  return words.map((text) => {
+    const at = text.indexOf('=')
+    const name = text.slice(0, Math.max(0, at))
+    return at !== -1 && names.has(name) ? { name, word: text.slice(at + 1) } : { name: undefined, word: text }
+  })
+}
+
+/** Of a word that may be given once for all and once for each: the one for the export, else the one for all. */
+function wordFor<Value>(
+  flag: 'create' | 'on-enospc' | 'reserve' | 'suspect-reads',
+  flags: ServeFlags,
+  names: ReadonlySet<string>,
+  parse: (word: string, what: string) => Value,
+): (name: string) => Value | undefined {
+  const values = new Map<string | undefined, Value>()
+  for (const { name, word } of scoped(flags[flag] ?? [], names)) {
+    if (values.has(name)) {
+      const whom = name === undefined ? 'all exports' : `export ${name}`
+      throw new UsageError(`--${flag} is given more than once for ${whom}: give it once, or as EXPORT=${word}`)
+    }
+    values.set(name, parse(word, `--${flag}`))
+  }
+  return (name) => values.get(name) ?? values.get(undefined)
+}
+
+/** A network in CIDR notation. @throws UsageError naming `what` */
+export function parseNetworkWord(word: string, what: string): string {
+  if (parseNetwork(word) !== undefined) return word
+  throw new UsageError(`${what} is '${word}': write a network such as 10.0.0.0/8, or EXPORT=10.0.0.0/8`)
+}
+
+function accessOf(flags: ServeFlags, names: ReadonlySet<string>): (name: string) => AccessRules {
+  const networks = scoped(flags['allow-clients'] ?? [], names)
+  const subjects = scoped(flags['allow-subjects'] ?? [], names)
+  for (const { word } of networks) parseNetworkWord(word, '--allow-clients')
+  const wordsFor = (words: typeof networks, name: string) =>
+    words.filter((entry) => entry.name === undefined || entry.name === name).map(({ word }) => word)
+  return (name) => ({ networks: wordsFor(networks, name), subjects: wordsFor(subjects, name) })
+}
+
+const HOLD_TIMEOUT = '10m'
+
+/** `report`, `hold` or `hold=TIME`. @throws UsageError naming `what` */
+export function parseSpacePolicy(text: string, what: string): SpacePolicy {
+  const [, time = HOLD_TIMEOUT] = /^hold(?:=(.*))?$/.exec(text) ?? []
+  if (text === 'report') return { kind: 'report' }
+  if (text.startsWith('hold')) return { kind: 'hold', timeoutMs: parseTime(time, `${what}'s time`) }
+  throw new UsageError(`${what} is '${text}': write report, hold or hold=10m`)
+}
+
+/** A size to keep free. @throws UsageError naming `what` */
+export function parseReserve(word: string, what: string): number {
+  if (word.includes('=')) throw new UsageError(`${what} is '${word}', which names no export: write SIZE or EXPORT=SIZE`)
+  return parseSize(word, what)
+}
+
+/** Whether suspect bytes are read. @throws UsageError naming `what` */
+export function parseSuspectReads(word: string, what: string): boolean {
+  if (word === 'refuse' || word === 'allow') return word === 'allow'
+  throw new UsageError(`${what} is '${word}': write refuse or allow`)
+}
+
+function uniqueNames(images: readonly { readonly name: string; readonly path: string }[]): ReadonlySet<string> {
+  const names = new Set<string>()
+  for (const { name, path } of images) {
+    if (names.has(name)) {
+      throw new UsageError(`two images are named '${name}': give ${path} a name of its own, such as other=${path}`)
+    }
+    names.add(name)
+  }
+  return names
+}
+
+/** @throws UsageError */
+export function exportsOf(flags: ServeFlags): ExportConfig[] {
+  const images = flags.images.map(parseImage)
+  const names = uniqueNames(images)
+  const create = wordFor('create', flags, names, parseSize)
+  const readOnly = new Set(flags['read-only-export'] ?? [])
+  for (const name of readOnly) {
+    if (!names.has(name)) throw new UsageError(`--read-only-export is '${name}', which no image is named`)
+  }
+  const isReadOnly = (name: string) => flags['read-only'] === true || readOnly.has(name)
+  if (flags['read-only'] === true && (flags.create ?? []).length > 0) {
+    throw new UsageError('--create and --read-only exclude each other: a new image that nobody may write is of no use')
+  }
+  const access = accessOf(flags, names)
+  const rules = scoped(flags.inject ?? [], names).map(({ name, word }) => ({ name, rule: parseRule(word) }))
+  const onSpace = wordFor('on-enospc', flags, names, parseSpacePolicy)
+  const reserve = wordFor('reserve', flags, names, parseReserve)
+  const suspects = wordFor('suspect-reads', flags, names, parseSuspectReads)
+  return images.map(({ name, path }) => ({
+    name,
+    path,
+    readOnly: isReadOnly(name),
+    create: isReadOnly(name) ? undefined : create(name),
+    access: access(name),
+    onSpace: onSpace(name) ?? { kind: 'report' },
+    reserve: reserve(name) ?? 0,
+    inject: rules.filter((entry) => entry.name === undefined || entry.name === name).map(({ rule }) => rule),
+    readsSuspects: suspects(name) ?? false,
+    ioEngine: flags['io-engine'] ?? 'auto',
+  }))
+}
