@@ -18,10 +18,13 @@ const BACKLOG = 256 * KIB
 const BATCH = MIB
 const READ_BYTES = 64 * KIB
 
-/** Spare buffers of the pool, reads that wait to be collected, and the heaps of two threads that have grown warm. */
-const SLACK = 144 * MIB
-/** What one round may leave more than the one before: the collectors' moods, and no more with each round. */
-const MOOD = 64 * MIB
+/**
+ * Spare buffers of the pool, the heaps of two threads that have grown warm, and the four reads of 32 MiB after each round, as
+ * long as no collector has looked.
+ */
+const SLACK = 192 * MIB
+/** What the third round may leave more than the first: the collectors' moods, not something of each round. */
+const MOOD = 96 * MIB
 
 /** Writes and reads until it is told to stop; each answer has to be right. Returns how often. */
 function goodClient(client: Client): { stop(): Promise<number> } {
