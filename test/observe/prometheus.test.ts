@@ -176,6 +176,8 @@ test('alerts fire while a disk fills and faults are injected, and every query of
   const full = await attach(candor)
   load(await attach(candor)).catch(() => {})
   while ((await prometheus.query('sum(increase(candor_requests_total[10s])) > 0')).length === 0) {}
+  // Rules are evaluated before the first scrape too, and rightly find no target then.
+  while ((await prometheus.query('ALERTS{alertname="CandorDown"}')).length > 0) {}
   assert.deepEqual(await prometheus.query('ALERTS{alertstate="firing",severity="critical"}'), [])
 
   // A folder in the ledger's place: its entries cannot be written.
