@@ -21,7 +21,7 @@ import {
 } from 'nbd-protocol'
 import { type Extent, errnoOf, type Outcome } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
-import type { RangeSet } from '../exports/range-set.js'
+import type { Range } from '../exports/range-set.js'
 
 /** Runs that one request may be told of: bounded work and a bounded reply, whatever the image looks like. */
 export const BLOCK_STATUS_RUNS_MAX = 4096
@@ -76,33 +76,27 @@ export class BlockStatus {
     const limit = (request.flags & NBD_CMD_FLAG_REQ_ONE) === 0 ? BLOCK_STATUS_RUNS_MAX : 1
     const found = await this.#extents(request.offset, question.length, limit)
     if (typeof found === 'number') return errnoOf(found)
-    const runs = this.#withoutSuspects(request.offset, found).slice(0, limit)
-    return this.#encode(request, question.contexts, runs)
+    return this.#encode(request, question.contexts, found.slice(0, limit))
   }
 
-  /** What was lost looks like a hole: only a look that no failure came in between of is believed. */
+  /**
+   * What was lost looks like a hole: only a look that no failure came in between of is believed. What was suspect when
+   * it began is data, though it was written again meanwhile: the look may have met the hole before.
+   */
   async #extents(offset: number, length: number, limit: number): Promise<readonly Extent[] | Outcome> {
     const { durability } = this.#export
     for (;;) {
       this.#export.inspect()
       const { epoch } = durability
+      const before = [...durability.suspect.within(offset, offset + length)]
       const found = await this.#export.backend.extents(offset, length, limit)
       this.#export.inspect()
       durability.probe()
-      if (typeof found === 'number' || durability.epoch === epoch) return found
+      if (typeof found === 'number') return found
+      if (durability.epoch !== epoch) continue
+      const now = [...durability.suspect.within(offset, offset + length)]
+      return withoutSuspects(offset, withoutSuspects(offset, found, before), now)
     }
-  }
-
-  #withoutSuspects(offset: number, extents: readonly Extent[]): readonly Extent[] {
-    const { suspect } = this.#export.durability
-    if (suspect.count === 0) return extents
-    const runs: Extent[] = []
-    let at = offset
-    for (const extent of extents) {
-      for (const part of split(extent, at, suspect)) runs.push(part)
-      at += extent.length
-    }
-    return runs
   }
 
   #encode(request: Request, contexts: readonly MetaContext[], runs: readonly Extent[]): Uint8Array {
@@ -122,10 +116,21 @@ export class BlockStatus {
   }
 }
 
-function* split(extent: Extent, start: number, suspect: RangeSet): IterableIterator<Extent> {
+function withoutSuspects(offset: number, extents: readonly Extent[], suspects: readonly Range[]): readonly Extent[] {
+  if (suspects.length === 0) return extents
+  const runs: Extent[] = []
+  let at = offset
+  for (const extent of extents) {
+    for (const part of split(extent, at, suspects)) runs.push(part)
+    at += extent.length
+  }
+  return runs
+}
+
+function* split(extent: Extent, start: number, suspects: readonly Range[]): IterableIterator<Extent> {
   const end = start + extent.length
   let at = start
-  for (const range of suspect) {
+  for (const range of suspects) {
     const from = Math.max(at, range.start)
     const to = Math.min(end, range.end)
     if (from >= to) continue

@@ -147,10 +147,14 @@ export class SlowRequests {
     return this.#data(reply)
   }
 
-  /** Bytes that were read before a failure may have been lost by then, and written again since: they are read anew. */
+  /**
+   * Bytes that were read before a failure may have been lost by then, and written again since: they are read anew. What
+   * became suspect while the request waited for an operator is not read at all, for the same reason.
+   */
   async #readUnharmed(request: DecodedRequest): Promise<Uint8Array[] | Outcome> {
     const { durability } = this.#export
     for (;;) {
+      if (this.#export.firstSuspect(request.offset, request.length) !== undefined) return EIO
       const { epoch } = durability
       const reply = await readReply(this.#export.backend, this.#status.style, request)
       // Write-back may have failed, and these bytes have become suspect, before or while they were read.

@@ -4,11 +4,11 @@ import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { NBD_CMD_FLAG_FUA, NBD_CMD_WRITE, NBD_EIO } from 'nbd-protocol'
-import { type Backend, EIO, ENOSPC, openBackend, SYNC_FAILED, WOULD_BLOCK, withFaults } from '../../backends/index.js'
+import { EIO, ENOSPC, openBackend, SYNC_FAILED, WOULD_BLOCK, withFaults } from '../../backends/index.js'
 import { errorAt } from '../../server/observe/counters.js'
 import { faulty, nbdError } from '../support/faulty-disk.js'
 import { serveInProcess } from '../support/in-process.js'
-import { memoryMedium } from '../support/linux-disk-media.js'
+import { changed, memoryMedium } from '../support/linux-disk-media.js'
 
 const PAGE = 4096
 const SIZE = 64 * PAGE
@@ -32,6 +32,34 @@ async function slowDisk() {
     return command === 'flush' && state.failing ? { outcome: FAILED } : undefined
   }
   return { disk, state, open }
+}
+
+/** A disk that is asked at once and whose answers come late, when the gate opens; its syncs fail. */
+async function lateDisk() {
+  const memory = await openBackend('memory', { size: SIZE })
+  const [answers, release] = [gate(), gate()]
+  let asked = 0
+  const late = async <Answer>(answer: Promise<Answer>): Promise<Answer> => {
+    asked += 1
+    const found = await answer
+    await answers.opened
+    return found
+  }
+  const inner = changed(memory, {
+    readNow: () => WOULD_BLOCK,
+    readSparse: (...range) => late(memory.readSparse(...range)),
+    extents: (...range) => late(memory.extents(...range)),
+    flush: async () => FAILED,
+    release: async () => {
+      await release.opened
+      return FAILED
+    },
+  })
+  const server = await serveInProcess(inner)
+  after(() => server.close())
+  /** The kernel gives the first page up, and what was there before is back. */
+  const lose = () => memory.zero(0, PAGE, 0, false)
+  return { server, lose, open: answers.open, letSync: release.open, asked: () => asked }
 }
 
 async function untilInStorage(waiting: { readonly oldest: unknown }): Promise<void> {
@@ -67,37 +95,51 @@ describe('beside a failed sync', () => {
   })
 
   test('a read that brought lost bytes is done again when they were written again meanwhile', async () => {
-    const memory = await openBackend('memory', { size: SIZE })
-    const { opened, open } = gate()
-    // The bytes are read at once, and what was read comes back late.
-    const late: Pick<Backend, 'readNow' | 'readSparse'> = {
-      readNow: () => WOULD_BLOCK,
-      readSparse: async (...range) => {
-        const read = await memory.readSparse(...range)
-        await opened
-        return read
-      },
-    }
-    const inner = new Proxy(memory, {
-      get: (target, key) => {
-        const value: unknown = Reflect.get(late, key) ?? Reflect.get(target, key, target)
-        return typeof value === 'function' ? value.bind(target) : value
-      },
-    })
-    const server = await serveInProcess(
-      withFaults(inner, ({ command }) => (command === 'flush' ? { outcome: FAILED } : undefined)),
-    )
-    after(() => server.close())
+    const { server, open, lose } = await lateDisk()
     const [one, other] = [await server.client(), await server.client()]
     await one.write(0, Buffer.alloc(PAGE, 1))
-    // The kernel gives the page up, and what was there before is back.
-    await memory.zero(0, PAGE, 0, false)
+    await lose()
     const read = one.read(0, PAGE)
     await untilInStorage(server.served.waiting)
     await assert.rejects(other.flush())
     await other.write(0, Buffer.alloc(PAGE, 2))
     open()
     assert.deepEqual(Buffer.from(await read), Buffer.alloc(PAGE, 2))
+  })
+
+  test('a read that waited for an operator is not made when its bytes became suspect meanwhile', async () => {
+    const { server, open, lose, letSync, asked } = await lateDisk()
+    const { recess, waiting, durability } = server.served
+    const [one, other] = [await server.client(), await server.client()]
+    await one.write(0, Buffer.alloc(PAGE, 1))
+    await lose()
+    const released = recess.begin()
+    const read = assert.rejects(one.read(0, PAGE), nbdError(NBD_EIO))
+    await untilInStorage(waiting)
+    letSync()
+    assert.equal(await released, FAILED)
+    assert.ok(durability.suspect.intersects(0, PAGE))
+    while (waiting.oldest !== undefined && asked() === 0) await nextTurn()
+    await other.write(0, Buffer.alloc(PAGE, 2))
+    open()
+    await read
+  })
+
+  test('BLOCK_STATUS does not call a hole what was lost when its look began and was written again meanwhile', async () => {
+    const { server, open, lose, asked } = await lateDisk()
+    const wishes = { contexts: ['base:allocation'] }
+    const [one, other] = [await server.client(wishes), await server.client()]
+    await one.write(0, Buffer.alloc(PAGE, 1))
+    await lose()
+    await assert.rejects(other.flush())
+    const status = one.blockStatus(0, 2 * PAGE)
+    while (asked() === 0) await nextTurn()
+    await other.write(0, Buffer.alloc(PAGE, 2))
+    open()
+    assert.deepEqual((await status).get('base:allocation'), [
+      { length: PAGE, flags: 0 },
+      { length: PAGE, flags: 3 },
+    ])
   })
 })
 

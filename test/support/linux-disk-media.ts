@@ -121,7 +121,7 @@ export function overheard(inner: Backend, heard: () => void): Overheard {
 }
 
 /** `backend` with some of its operations in other words. */
-function changed(backend: Backend, others: Partial<Backend>): Backend {
+export function changed(backend: Backend, others: Partial<Backend>): Backend {
   return new Proxy(backend, {
     get: (target, key) => {
       const value: unknown = Reflect.get(others, key) ?? Reflect.get(target, key, target)

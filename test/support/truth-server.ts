@@ -75,9 +75,13 @@ export class TruthServer {
     return ok
   }
 
-  /** Somebody cuts the file off, but not under a change that is on its way: no look at the file can tell of that. */
+  /**
+   * Somebody cuts the file off, but not under a change that is on its way: no look at the file can tell of that. Nor is
+   * it made longer: in Linux that loses nothing that a server could tell of, and where it brings back as zeroes what was
+   * cut off since the last look, no later look can tell of it either.
+   */
   truncate(size: number): boolean {
-    if (this.#parts.ears.changes.size > 0) return false
+    if (this.#parts.ears.changes.size > 0 || size >= this.disk.look().present) return false
     this.disk.truncate(size)
     this.truncations += 1
     this.told += 1
