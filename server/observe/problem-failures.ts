@@ -87,18 +87,28 @@ function counted(errno: string, errors: readonly ErrorView[], { reserve }: Expor
 function detailOf(view: ExportView, errno: string, errors: readonly ErrorView[]): string {
   const words = [counted(errno, errors, view)]
   if (!REFUSED.has(errno)) words.push('The guest was told. The map and the list of failed requests show where.')
-  if (view.injectionRules > 0) words.push('Fault injection is on: they may be made up.')
   return words.join(' ')
 }
 
-function commandFor(errno: string, isOngoing: boolean, name: string): string {
+/** Nobody can tell a fault that is made up from one of storage: end the former, and see. */
+function perhapsMadeUp(cause: Cause): Cause {
+  return {
+    ...cause,
+    title: `${cause.title}, or fault injection makes it so`,
+    remedy: (path) => `End the fault injection, as below. If requests go on failing: ${cause.remedy(path)}`,
+  }
+}
+
+function commandFor({ name, injectionRules }: ExportView, errno: string, isOngoing: boolean): string {
+  if (injectionRules > 0 && isOngoing) return `candor ctl inject ${name} off`
   return errno === 'EROFS' && isOngoing ? `candor ctl release ${name}` : `candor errors ${name}`
 }
 
 function failed(view: ExportView, errno: string, errors: readonly ErrorView[], now: number): Problem {
   const refused = REFUSED.has(errno)
   const fresh = isFresh(errors, now)
-  const cause = refused ? REQUEST_CAUSE : (CAUSES[errno] ?? ANY_CAUSE)
+  const own = refused ? REQUEST_CAUSE : (CAUSES[errno] ?? ANY_CAUSE)
+  const cause = view.injectionRules > 0 && fresh && !refused ? perhapsMadeUp(own) : own
   const isOngoing = fresh || refused
   return {
     severity: refused || !fresh ? 'notice' : 'broken',
@@ -110,16 +120,22 @@ function failed(view: ExportView, errno: string, errors: readonly ErrorView[], n
     remedy: isOngoing
       ? cause.remedy(view.path)
       : "No request has failed for a minute. Check the guest's file system: what failed was not written.",
-    ...(!refused && { command: commandFor(errno, isOngoing, view.name) }),
+    ...(!refused && { command: commandFor(view, errno, isOngoing) }),
     help: cause.help,
   }
+}
+
+/** FLUSHes, FUA and reads that a state, a lost range or a record that cannot be written refuses are no news of storage. */
+function isOfState({ state, stateErrno, suspectBytes, recordFailed }: ExportView, error: ErrorView): boolean {
+  const { command, errno } = error
+  if (errno === 'EIO' && (suspectBytes > 0 || recordFailed)) return true
+  return state !== 'ok' && (command === 'flush' || errno === 'EIO' || errno === stateErrno)
 }
 
 /** What failed of one export, but for what its state tells already. */
 export function failures(view: ExportView, now: number): Problem[] {
   const byErrno = new Map<string, ErrorView[]>()
-  for (const error of view.errors) byErrno.set(error.errno, [...(byErrno.get(error.errno) ?? []), error])
-  // FLUSHes and reads that a state, a lost range or a record that cannot be written refuses are no news of storage.
-  if (view.state !== 'ok' || view.suspectBytes > 0 || view.recordFailed) byErrno.delete('EIO')
+  for (const error of view.errors)
+    if (!isOfState(view, error)) byErrno.set(error.errno, [...(byErrno.get(error.errno) ?? []), error])
   return [...byErrno].map(([errno, errors]) => failed(view, errno, errors, now))
 }

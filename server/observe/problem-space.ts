@@ -14,7 +14,8 @@ const STALE_MS = 10_000
 const LOW_SHARE = 0.05
 const FOR_WANT_OF_SPACE: ReadonlySet<string> = new Set(['ENOSPC', RESERVE])
 
-function isToldOf({ held, errors }: ExportView, now: number): boolean {
+function isToldOf({ state, held, errors }: ExportView, now: number): boolean {
+  if (state !== 'ok') return false
   const short = errors.filter(({ errno }) => FOR_WANT_OF_SPACE.has(errno))
   return held > 0 || (short.length > 0 && isFresh(short, now))
 }

@@ -32,6 +32,7 @@ const LOST = 'they read as errors until the guest writes them again.'
 
 function degraded({ name, path, stateSince, stateErrno, suspectBytes, releasedSince }: ExportView): Problem {
   const lost = suspectBytes === 0 ? '' : ` ${bytes(suspectBytes)} may be lost: ${LOST}`
+  const pool = stateErrno === 'ENOSPC' ? ' No space was left below its file system, such as in a thin pool.' : ''
   const readOnly = `If its file system became read-only or shut down, say candor ctl release ${name} first, and mount it anew.`
   return {
     severity: 'broken',
@@ -39,7 +40,7 @@ function degraded({ name, path, stateSince, stateErrno, suspectBytes, releasedSi
     title: `writes that were acknowledged may be lost${stateErrno === undefined ? '' : ` (${stateErrno})`}`,
     ...since(stateSince),
     detail: `The host took writes and could not keep them, or somebody cut the image short: the log says which.${lost} FLUSH fails on every connection until an operator resumes.`,
-    remedy: `Mend the storage under ${path} (the host's kernel log tells what failed). ${releasedSince === undefined ? readOnly : 'It is released: mount its file system again.'} Then type the command below: it syncs, and ends this state if that succeeds. Check the guest's file system.`,
+    remedy: `Mend the storage under ${path}: the host's kernel log tells what failed.${pool} ${releasedSince === undefined ? readOnly : 'It is released: mount its file system again.'} Then type the command below: it syncs, and ends this state if that succeeds. Check the guest's file system.`,
     command: `candor ctl resume ${name}`,
     help: STEPS_HELP,
   }
@@ -104,7 +105,7 @@ function suspect({ name, suspectBytes }: ExportView): Problem {
     severity: 'warning',
     export: name,
     title: `${bytes(suspectBytes)} may be lost`,
-    detail: `A sync had failed; an operator has resumed since. What was not rewritten is marked on the map: ${LOST}`,
+    detail: `A sync had failed; an operator has resumed since. What the guest has not rewritten is on the map, and reads as errors until it does.`,
     remedy:
       'Let the guest check and repair its file system. If you restored the image from a backup instead, type the command below.',
     command: `candor ctl forget ${name}`,

@@ -63,7 +63,7 @@ export function bootId(): string {
 export function locateRecord(stateDirectory: string, { identity }: Pick<RecordedImage, 'identity'>): string {
   const exact = join(stateDirectory, `image-${identity}`)
   const [, uuid, place] = /^(?:([0-9a-f]{32})-)?(\d+-\d+)$/.exec(identity) ?? []
-  if (existsSync(exact) || place === undefined) return exact
+  if (existsSync(exact) || place === undefined || !existsSync(stateDirectory)) return exact
   const others = uuid === undefined ? new RegExp(`^image-[0-9a-f]{32}-${place}$`) : new RegExp(`^image-${place}$`)
   const [other] = readdirSync(stateDirectory).filter((name) => others.test(name))
   return other === undefined ? exact : join(stateDirectory, other)

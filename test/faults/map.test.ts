@@ -1,6 +1,8 @@
 // `candor map` on real storage: a full disk, writes that are held, and a sync that fails; with a server and without.
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { type TestContext, test } from 'node:test'
 import { NBD_EIO, NBD_ENOSPC, RequestError } from 'nbd-protocol'
 import {
@@ -11,10 +13,10 @@ import {
   CELL_SUSPECT,
   type DiskMap,
 } from '../../server/exports/disk-map.js'
-import { temporaryFolder } from '../support/candor.js'
+import { CANDOR_MAIN, temporaryFolder } from '../support/candor.js'
 import { attach, command, lastFirst, MIB, refused, type Scope, serve, stamped } from '../support/faults.js'
 import { mountLoopDisk, run, sparseFile } from '../support/loop-disk.js'
-import { needsRoot } from '../support/requirements.js'
+import { needs, needsRoot } from '../support/requirements.js'
 import { errorOf, mountThinStack, THIN_STACK_NEEDS, writeStamped } from '../support/thin-stack.js'
 
 const DISK_MIB = 64
@@ -127,6 +129,31 @@ test('a failure stays on the map when the place has been written again', async (
   assert.equal((await command(['ctl', 'inject', 'disk', 'off', '--state-dir', state])).code, 0)
   await client.write(MIB, stamped(MIB, 4096))
   assert.deepEqual(withBit(await mapOf(state, '--cells', '8'), CELL_FAILED), [1])
+})
+
+test('the map has colours on a terminal, none with NO_COLOR, none in a file, and its letters are the same', {
+  skip: needs('script'),
+}, async (t) => {
+  const { scope, state } = stateFolder(t)
+  const image = sparseFile(join(state, '..', 'disk.img'), 8 * MIB)
+  run('fallocate', '-l', String(MIB), image)
+  const words = ['map', 'disk', '--image', image, '--state-dir', state]
+  const onTerminal = async (env: Readonly<Record<string, string>>) => {
+    const typed = [process.execPath, CANDOR_MAIN, ...words].join(' ')
+    const { NO_COLOR: _none, ...inherited } = process.env
+    const child = spawn('script', ['-qec', typed, '/dev/null'], { env: { ...inherited, ...env }, stdio: 'pipe' })
+    scope.after(() => child.kill('SIGKILL'))
+    child.stdin.end()
+    return (await text(child.stdout)).replaceAll('\r', '')
+  }
+  const ESC = String.fromCharCode(27)
+  const [coloured, plain, empty] = await Promise.all([{}, { NO_COLOR: '1' }, { NO_COLOR: '' }].map(onTerminal))
+  assert.ok(coloured?.includes(`${ESC}[36m#`), coloured)
+  assert.equal(empty, coloured, 'an empty NO_COLOR asks for nothing')
+  assert.ok(plain?.includes('# data') && !plain.includes(ESC), plain)
+  const bare = coloured?.replaceAll(new RegExp(`${ESC}\\[[\\d;]*m`, 'g'), '')
+  assert.equal(bare, plain)
+  assert.ok(!(await command(words)).stdout.includes(ESC))
 })
 
 test('a name that nobody serves, and words that mean nothing, are refused in a sentence', async (t) => {

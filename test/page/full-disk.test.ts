@@ -17,8 +17,8 @@ const WANTS_PICTURES = process.env['CANDOR_SCREENSHOTS'] === '1'
 const PICTURES_WORK = 110
 
 const LOOKS: Readonly<Record<string, BrowserContextOptions>> = {
-  light: { colorScheme: 'light', viewport: { width: 1100, height: 1480 } },
-  dark: { colorScheme: 'dark', viewport: { width: 1100, height: 1480 } },
+  light: { colorScheme: 'light', viewport: { width: 1100, height: 1860 } },
+  dark: { colorScheme: 'dark', viewport: { width: 1100, height: 1860 } },
   phone: { colorScheme: 'light', viewport: { width: 360, height: 740 }, deviceScaleFactor: 2 },
 }
 
@@ -79,6 +79,19 @@ test('in the middle of a full disk the page says what is broken, where, since wh
     const first = (scene.failed[0] ?? 0) / SECTOR
     assert.match(await page.locator('.problem .where').innerText(), new RegExp(`within sectors ${first}–`))
     assert.match(await page.title(), /^▲ disk1: the host's disk is full/)
+  })
+
+  await t.test('with what the file systems have left, of which one can be outgrown', async () => {
+    const backings = await page.locator('.backing').allInnerTexts()
+    const [full = '', roomy = ''] = backings.map((text) => text.replaceAll(/\s+/g, ' '))
+    assert.match(
+      full,
+      /srv 0 B free of 1\d\d(\.\d)? MiB The image on it may still take \d+(\.\d)? MiB; nothing is free\.$/,
+    )
+    assert.match(
+      roomy,
+      /fast 1\d\d(\.\d)? MiB free of 160 MiB The 2 images on it may still take 128 MiB; there is room/,
+    )
   })
 
   await t.test("on the map, whose failed ranges are the ledger's, read by hovering", async () => {

@@ -1,11 +1,11 @@
 // The scenario of the full disk, as the status page meets it: a sparse image on a file system that is full in the middle
 // of a guest's work, beside disks that are well.
-import { symlinkSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Client, NBD_ENOSPC, RequestError } from 'nbd-protocol'
 import { type RunningCandor, temporaryFolder } from './candor.js'
 import { attach, MIB, type Scope, serve, stamped } from './faults.js'
-import { mountLoopDisk, sparseFile } from './loop-disk.js'
+import { type Mounted, mountLoopDisk, mountMemory, orphanage, run, sparseFile } from './loop-disk.js'
 
 const DISK_MIB = 200
 export const IMAGE_MIB = 1024
@@ -31,14 +31,26 @@ function* places(): Iterable<number> {
   }
 }
 
+/** The same file system at a path that can be read. */
+function shownAs(scope: Scope, { folder }: Mounted, path: string): string {
+  mkdirSync(path)
+  run('mount', '--bind', folder, path)
+  const disarm = orphanage('umount -l "$1"', path)
+  scope.after(() => {
+    run('umount', path)
+    disarm()
+  })
+  return path
+}
+
 export async function fullDisk(scope: Scope, words: readonly string[] = []): Promise<FullDiskScene> {
   const folder = temporaryFolder()
   scope.after(() => folder.remove())
   const disk = mountLoopDisk(scope, { type: 'ext4', sizeMiB: DISK_MIB })
-  const place = join(folder.path, 'srv')
-  symlinkSync(disk.folder, place)
+  const place = shownAs(scope, disk, join(folder.path, 'srv'))
+  const other = shownAs(scope, mountMemory(scope, 'tmpfs', 'size=160m'), join(folder.path, 'fast'))
   const image = sparseFile(join(place, 'disk1.img'), IMAGE_MIB * MIB)
-  const others = ['boot', 'scratch'].map((name) => `${name}=${sparseFile(join(folder.path, `${name}.img`), 64 * MIB)}`)
+  const others = ['boot', 'scratch'].map((name) => `${name}=${sparseFile(join(other, `${name}.img`), 64 * MIB)}`)
   const state = join(folder.path, 'state')
   const candor = await serve(scope, [`disk1=${image}`, ...others, '--state-dir', state, ...words])
   const client = await attach(candor)

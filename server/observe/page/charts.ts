@@ -82,6 +82,7 @@ class Chart {
     return {
       width: this.#place.clientWidth || 320,
       height: HEIGHT,
+      padding: [null, 30, null, null],
       legend: { show: false },
       cursor: { show: false },
       scales: {

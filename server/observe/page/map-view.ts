@@ -139,7 +139,11 @@ export class MapView {
     place.dataset['told'] = told
     if (map.ranges.length === 0) {
       return place.replaceChildren(
-        element('p', { class: 'hint' }, 'Nothing: no request failed here, none waits, and nothing is suspect.'),
+        element(
+          'p',
+          { class: 'hint' },
+          'Nothing: on these sectors no request failed, none waits, and nothing is suspect.',
+        ),
       )
     }
     place.replaceChildren(rangeTable(map, this.#allRanges, (range) => this.#goTo(range)))

@@ -35,9 +35,10 @@ function sinceWords({ severity, since, last }: Problem): string {
 }
 
 /** Flags and commands stand in one piece, as they are typed. */
-function worded(text: string): (HTMLElement | string)[] {
+function worded(text: string, name = ''): (HTMLElement | string)[] {
+  const literally = name.replaceAll(/[^\w\s]/g, '\\$&')
   return text
-    .split(/(--[a-z][a-z-]*|candor ctl [a-z-]+)/)
+    .split(new RegExp(`(--[a-z][a-z-]*|candor ctl (?:release|resume) ${literally})`))
     .map((part, index) => (index % 2 === 1 ? element('code', { class: 'flag' }, part) : part))
 }
 
@@ -67,14 +68,14 @@ function fill(card: Card, problem: Problem, show: (name: string) => void): void 
         'div',
         {},
         element('p', { class: 'label' }, 'What happened'),
-        element('p', {}, ...worded(detail)),
+        element('p', {}, ...worded(detail, problem.export)),
         card.where,
       ),
       element(
         'div',
         {},
         element('p', { class: 'label' }, 'What to do'),
-        element('p', {}, ...worded(remedy)),
+        element('p', {}, ...worded(remedy, problem.export)),
         command === undefined ? undefined : element('pre', {}, element('code', {}, command)),
       ),
     ),

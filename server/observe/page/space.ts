@@ -15,10 +15,10 @@ export function mountWords({ device, mount }: BackingView): string {
 
 function untilWords({ secondsUntilFull, free, looked }: BackingView, now: number): string {
   if (now - Date.parse(looked) > STALE_MS) return `So it was at ${clock(looked)}: the host tells nothing new.`
-  if (free === 0) return 'It is full.'
+  if (free === 0) return ''
   if (secondsUntilFull === undefined) return 'Free space does not fall at present.'
   if (secondsUntilFull > FAR_SECONDS) return 'At the present rate it lasts for months.'
-  return `If it goes on as in the last minute, it is full in ${span(secondsUntilFull)}.`
+  return `At the rate of the last minute it is full in ${span(secondsUntilFull)}.`
 }
 
 function reserveWords({ reserve, free }: BackingView): string {
@@ -31,7 +31,8 @@ function takeWords({ exports, mayTake, overcommit, free }: BackingView): string 
   const one = exports === 1
   const images = one ? 'The image on it' : `The ${exports} images on it`
   if (mayTake === 0) return `${images} ${one ? 'takes' : 'take'} no more.`
-  const verdict = overcommit > 0 ? `${bytes(free)} are free` : `there is room for ${one ? 'it' : 'them'}`
+  const left = free === 0 ? 'nothing is free' : `${bytes(free)} are free`
+  const verdict = overcommit > 0 ? left : `there is room for ${one ? 'it' : 'them'}`
   return `${images} may still take ${bytes(mayTake)}; ${verdict}.`
 }
 
