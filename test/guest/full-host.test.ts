@@ -38,22 +38,64 @@ function said(guest: GuestRun, what: string): number {
   return Number(found)
 }
 
-test('a guest that fills a full host is told, the ledger knows what it was told, and what was synced survives', {
-  skip,
-}, async (t) => {
+/** What fills the host: its output ends with the status, and is no success. */
+interface Filler {
+  readonly script: string
+  readonly says: RegExp
+}
+
+const LARGE_FILE: Filler = {
+  script: 'dd if=/dev/zero of=/mnt/zero bs=1M count=500 conv=fsync 2>&1 || status=$?',
+  says: /^dd: .*Input\/output error$/m,
+}
+
+/** 64 MiB in 64 folders, copied until the host has long been full; each file is synced by itself, as a careful copy does. */
+const HIERARCHY: Filler = {
+  script: `
+      for one in 1 2 3 4 5 6 7 8; do for two in 1 2 3 4 5 6 7 8; do
+        mkdir -p /mnt/tree/$one/$two
+        dd if=/dev/vda of=/mnt/tree/$one/$two/file bs=1M count=1
+      done; done
+      for copy in 1 2 3 4 5; do
+        cp -r /mnt/tree /mnt/copy$copy || status=$?
+        find /mnt/copy$copy -type f | while read -r file; do dd if=/dev/null of="$file" conv=notrunc,fsync || echo "lost: $file"; done
+      done >/copied 2>&1
+      if grep -q '^lost: ' /copied; then status=1; fi
+      grep -m 3 'Input/output error' /copied
+  `,
+  says: /Input\/output error/,
+}
+
+test(
+  'a guest that fills a full host is told, the ledger knows what it was told, and what was synced survives',
+  {
+    skip,
+  },
+  (t) => fillAndRecover(t, LARGE_FILE),
+)
+
+test(
+  'a guest that copies a directory hierarchy onto a full host is told just as well, and what was synced survives',
+  {
+    skip,
+  },
+  (t) => fillAndRecover(t, HIERARCHY),
+)
+
+async function fillAndRecover(t: TestContext, filler: Filler): Promise<void> {
   const scope = lastFirst(t)
   const home = scratchFolder(scope)
   const hostDisk = sparseFile(join(home, 'host'), HOST_MIB * MIB)
   run('mkfs.ext4', '-q', '-F', '-m', '0', '-E', 'lazy_itable_init=0,lazy_journal_init=0', hostDisk)
-  await t.test('the host fills up', (inner) => fill(inner, hostDisk, join(home, 'state')))
+  await t.test('the host fills up', (inner) => fill(inner, hostDisk, join(home, 'state'), filler))
   truncateSync(hostDisk, ENLARGED_MIB * MIB)
   // It wants to see a check that is later than the last mount; and the host's own file system must be sound as well.
   run('e2fsck', '-f', '-y', hostDisk)
   run('resize2fs', hostDisk)
   await t.test('the host was enlarged, the guest boots again', (inner) => recover(inner, hostDisk, join(home, 'state')))
-})
+}
 
-async function fill(t: TestContext, hostDisk: string, state: string): Promise<void> {
+async function fill(t: TestContext, hostDisk: string, state: string, filler: Filler): Promise<void> {
   const scope = lastFirst(t)
   const { folder, freeBytes } = mountFile(scope, 'ext4', hostDisk)
   const disk = await serveDisk(scope, partitionedImage(folder, IMAGE_MIB), state)
@@ -69,14 +111,14 @@ async function fill(t: TestContext, hostDisk: string, state: string): Promise<vo
       seq 1 50000 >/mnt/kept/numbers
       sync
       status=0
-      dd if=/dev/zero of=/mnt/zero bs=1M count=500 conv=fsync 2>&1 || status=$?
-      echo "dd: $status"
+      ${filler.script}
+      echo "filled: $status"
       sync
     `,
   })
   assert.equal(guest.status, 0, words(guest))
-  assert.notEqual(said(guest, 'dd'), 0)
-  assert.match(guest.output, /^dd: .*Input\/output error$/m)
+  assert.notEqual(said(guest, 'filled'), 0)
+  assert.match(guest.output, filler.says)
   const { sectors, failures } = await assertLedgerAgrees(disk, guest.kernelLog, 'nbd0')
   t.diagnostic(
     `${failures} writes failed, the guest's kernel gave the sectors of ${sectors}; ${freeBytes()} bytes free`,
