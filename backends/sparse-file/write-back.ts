@@ -5,6 +5,8 @@ import { DONE, errnoOf, isSyncFailure, type Outcome } from '../outcome.js'
 
 /** Bytes written before their write-back is begun: enough for long requests, little enough to wait for. */
 const STEP_BYTES = 32 << 20
+/** The same where they lie scattered: such places are often written again, and each time would be written back. */
+const SCATTERED_STEP_BYTES = 512 << 20
 
 /** Begins write-back of a range (sync_file_range(2) with SYNC_FILE_RANGE_WRITE), in the pool. */
 type Begin = (offset: number, length: number) => Promise<Outcome>
@@ -28,7 +30,13 @@ export class WriteBack {
     this.#bytes += length
     if (offset < this.#start) this.#start = offset
     if (offset + length > this.#end) this.#end = offset + length
-    if (this.#bytes >= STEP_BYTES && this.#running === undefined && !this.#halted) this.#next()
+    if (this.#isDue && this.#running === undefined) this.#next()
+  }
+
+  get #isDue(): boolean {
+    if (this.#halted || this.#bytes < STEP_BYTES) return false
+    // A range of which half was written at least is a stream's, or several streams'.
+    return this.#end - this.#start <= 2 * this.#bytes || this.#bytes >= SCATTERED_STEP_BYTES
   }
 
   /** Runs a write that waits for storage, and minds what it wrote. */
@@ -46,7 +54,7 @@ export class WriteBack {
     this.#running = this.#begin(start, end - start).then((outcome) => {
       this.#running = undefined
       if (outcome !== DONE) this.#failure = errnoOf(outcome)
-      if (this.#bytes >= STEP_BYTES && !this.#halted) this.#next()
+      if (this.#isDue) this.#next()
     })
   }
 
