@@ -4,6 +4,8 @@
 const MEMORY_MS = 60_000
 /** Samples closer together than this are left out: file systems free and take space in steps. */
 const STEP_MS = 500
+/** Of a full memory: what ten seconds make up. Fewer say more of a burst than of the file system. */
+const WEIGHT_MIN = 0.15
 /** Bytes per second below which nothing falls that anybody would wait for. */
 const STILL = 1
 
@@ -37,9 +39,10 @@ export class FallRate {
     return this.#weight === 0 ? 0 : this.#sum / this.#weight
   }
 
-  /** Infinity while free space does not fall. */
+  /** Infinity while free space does not fall, and until there are samples enough to say so. */
   secondsUntil(free: number): number {
     if (free <= 0) return 0
+    if (this.#weight < WEIGHT_MIN) return Number.POSITIVE_INFINITY
     return this.perSecond < STILL ? Number.POSITIVE_INFINITY : free / this.perSecond
   }
 }

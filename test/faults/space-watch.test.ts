@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { statfsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
 import { NBD_CMD_FLAG_NO_HOLE } from 'nbd-protocol'
 import { type RunningCandor, temporaryFolder } from '../support/candor.js'
 import { assertHolds, attach, command, lastFirst, logged, MIB, serve, stamped } from '../support/faults.js'
@@ -10,6 +11,7 @@ import { allocatedBytes, mountLoopDisk, run, sparseFile } from '../support/loop-
 import { needsRoot } from '../support/requirements.js'
 import { untilMetrics } from '../support/tls-server.js'
 
+const WRITE_PAUSE_MS = 20
 const WATCHDOG_MS = 60_000
 const HELD = 'candor_requests_held{export="disk"}'
 const SINCE = 'candor_requests_held_since{export="disk"}'
@@ -152,6 +154,8 @@ test('a file system that fills tells when it will be full, and one file system u
   const fills = async (metrics: ReadonlyMap<string, number>) => {
     await client.write(at, stamped(at, 64 * 1024))
     at += 64 * 1024
+    // A guest that writes at leisure: of the first ten seconds nothing is concluded.
+    await pause(WRITE_PAUSE_MS)
     return (backing(metrics, 'seconds_until_full', disk.folder) ?? Number.NaN) < 24 * 3600
   }
   while (!(await fills(await candor.metrics()))) assert.ok(at < 60 * MIB, 'free space falls, and nobody says so')

@@ -15,6 +15,14 @@ describe('the time until a file system is full', () => {
     assert.equal(fall.secondsUntil(9000), Number.POSITIVE_INFINITY)
   })
 
+  test('is not told from the first seconds of a burst', () => {
+    const fall = new FallRate()
+    for (let second = 0; second <= 9; second++) fall.sample(10_000 - second * 100, second * 1000)
+    assert.equal(fall.secondsUntil(9000), Number.POSITIVE_INFINITY)
+    fall.sample(9000, 10_000)
+    assert.equal(Math.round(fall.secondsUntil(9000)), 90)
+  })
+
   test('smooths bursts: one second of a fall weighs a sixtieth of a minute', () => {
     const fall = new FallRate()
     for (let second = 0; second <= 600; second++) fall.sample(1_000_000, second * 1000)
