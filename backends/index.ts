@@ -32,7 +32,15 @@ export { OpenError, ZERO_FAST, ZERO_PUNCH } from './backend.js'
 export * from './errno.js'
 export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.js'
 export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'
-export { duplicateDescriptor, endAtOnce, hungUp, sendDatagram, socketPair, unreadTail } from './native/file-io.js'
+export {
+  duplicateDescriptor,
+  endAtOnce,
+  hungUp,
+  NoDescriptorError,
+  sendDatagram,
+  socketPair,
+  unreadTail,
+} from './native/file-io.js'
 export { type ChosenEngine, chooseIoEngine, IO_ENGINES, type IoEngineWish } from './native/io-engine.js'
 export { socketIo } from './native/socket-io.js'
 export * from './outcome.js'

@@ -5,12 +5,14 @@ import { type ChosenEngine, chooseIoEngine, closeImage, openImage } from '../bac
 import type { Config, ExportConfig } from './config.js'
 import { openControl } from './control/control-server.js'
 import type { ControlReply, ControlRequest } from './control/export-actions.js'
+import { connectionsWithin, openFiles, openFilesMax } from './descriptor-room.js'
 import { Access } from './exports/access.js'
 import { BackingDesk, type Outgrowing } from './io/backing-desk.js'
 import { type DirectoryEntry, ExportDirectory, pulseAge, STALLED_MS, unlessStalled } from './io/directory.js'
 import type { IoHost } from './io/io-host.js'
 import { Placement } from './io/placement.js'
 import { ThreadedHost } from './io/threaded-host.js'
+import type { Limits } from './limits.js'
 import type { ListenAddress } from './nbd/listen.js'
 import { NbdServer } from './nbd/server.js'
 import { openTls } from './nbd/tls.js'
@@ -52,12 +54,13 @@ class Service implements RunningService {
   #door: HttpDoor | undefined
 
   constructor(config: Config) {
-    const { limits, stateDirectory, logLevel, tls } = config
+    const { stateDirectory, logLevel, tls } = config
     this.#config = config
     this.#io = chooseIoEngine(config.ioEngine)
     this.#output = new LogOutput(logLevel, this.#counters)
     this.#log = new Log(this.#output.write, this.#pulse)
     const log = this.#log
+    const limits = withinOpenFiles(config, log)
     const [directory, counters] = [this.#directory, this.#counters]
     this.#nbd = new NbdServer({ directory, counters, limits, log, tlsMode: tls.mode, tls: openTls(tls) })
     const events = this.#nbd
@@ -198,6 +201,19 @@ class Service implements RunningService {
       await host.close()
     }
   }
+}
+
+/** The limits, with no more connections than the process may open files for. */
+function withinOpenFiles({ limits, exports, tls, http }: Config, log: Log): Limits {
+  const httpConnectionsMax = http === undefined ? 0 : limits.httpConnectionsMax
+  const needs = { exports: exports.length, httpConnectionsMax, tls: tls.mode !== 'off' }
+  const most = openFilesMax()
+  const connectionsMax = connectionsWithin(most, openFiles(), needs)
+  if (connectionsMax >= limits.connectionsMax) return limits
+  const remedy = 'raise the limit (LimitNOFILE= of systemd, ulimit -Hn) or lower --connections-max'
+  const sentence = `the limit of ${most} open files has room for ${connectionsMax} connections, not for ${limits.connectionsMax}`
+  log.warn({ openFilesMax: most, connectionsMax }, `${sentence}: ${remedy}`)
+  return { ...limits, connectionsMax }
 }
 
 /** Starts to serve. @throws OpenError with one sentence for the operator; nothing is left behind then */

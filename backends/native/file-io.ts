@@ -1,5 +1,6 @@
 // The typed door of the native addon: system calls that Node does not offer. Every function says which.
 import { createRequire } from 'node:module'
+import { errnoName } from '../errno.js'
 import type { Outcome } from '../outcome.js'
 import type { SocketIo } from './socket-io.js'
 
@@ -101,19 +102,26 @@ export const fileIo = createRequire(import.meta.url)(ADDON) as FileIo
 
 export const { hungUp, unreadTail } = fileIo
 
-/** A second descriptor of the same open file, for a caller who closes it himself. @throws when there are no more */
+/** The process or the host has no more descriptors to give (EMFILE, ENFILE), or no memory for one. */
+export class NoDescriptorError extends Error {
+  constructor(errno: Outcome) {
+    super(`no more files can be opened (${errnoName(errno)}): raise the limit of open files`)
+  }
+}
+
+/** A second descriptor of the same open file, for a caller who closes it himself. @throws NoDescriptorError */
 export function duplicateDescriptor(fd: number): number {
   const copy = fileIo.duplicate(fd)
-  if (copy < 0) throw new Error(`the descriptor ${fd} could not be duplicated: errno ${-copy}`)
+  if (copy < 0) throw new NoDescriptorError(-copy)
   return copy
 }
 
-/** Two connected Unix stream sockets, for a caller who closes them himself. @throws when there are no more descriptors */
+/** Two connected Unix stream sockets, for a caller who closes them himself. @throws NoDescriptorError */
 export function socketPair(): readonly [number, number] {
   const pair = new Int32Array(2)
   const errno = fileIo.socketPair(pair)
   const [one = -1, other = -1] = pair
-  if (errno !== 0) throw new Error(`no pair of sockets could be made: errno ${errno}`)
+  if (errno !== 0) throw new NoDescriptorError(errno)
   return [one, other]
 }
 

@@ -59,5 +59,7 @@ export async function openControl(stateDirectory: string, answer: Answer): Promi
   server.listen(path)
   process.umask(umask)
   await listening
+  // A connection that could not be accepted, for want of descriptors: whoever asked sees it closed.
+  server.on('error', () => {})
   return server
 }

@@ -3,6 +3,7 @@
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { Handshake, type HandshakeHost, type HandshakeLimits, ProtocolError } from 'nbd-protocol'
+import { NoDescriptorError } from '../../backends/index.js'
 import { type AdoptedSocket, adoptByDataEvents, adoptSocket, type ByteSink } from './adopt-socket.js'
 import type { ConnectionFault } from './connection-options.js'
 import { descriptorOf } from './hand-over.js'
@@ -50,6 +51,7 @@ export class Reception implements ByteSink {
   #ended = false
   #gone = false
 
+  /** @throws NoDescriptorError, and has taken nothing then */
   constructor(options: ReceptionOptions) {
     this.#options = options
     this.#handshake = new Handshake(options.host, options.limits)
@@ -120,11 +122,25 @@ export class Reception implements ByteSink {
     const leftover = behind.length === 0 ? NOTHING : Uint8Array.prototype.slice.call(behind)
     this.#transport.write(NOTHING, () => {
       if (this.#gone) return
+      const socket = this.#transport.release()
+      const fd = this.#descriptorOf(socket)
+      if (fd === undefined) return this.#closed()
       this.#gone = true
       clearTimeout(this.#timer)
-      const socket = this.#transport.release()
-      this.#options.onEstablished({ established, leftover, fd: descriptorOf(socket) })
+      this.#options.onEstablished({ established, leftover, fd })
     })
+  }
+
+  /** Without a descriptor to spare the connection ends here, and with it nothing else. */
+  #descriptorOf(socket: Socket): number | undefined {
+    try {
+      return descriptorOf(socket)
+    } catch (error) {
+      if (!(error instanceof NoDescriptorError)) throw error
+      this.#options.onFault({ phase: 'handshake', fault: error })
+      socket.on('error', () => {}).destroy()
+      return undefined
+    }
   }
 
   /** Ends the connection; replies that were sent may still arrive. */

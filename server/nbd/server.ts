@@ -1,6 +1,7 @@
 // The NBD front end of the main thread: listeners, handshakes, and who is where. Law: it touches no storage; a connection
 // whose handshake is done belongs to the host of its export.
 import type { Server, Socket } from 'node:net'
+import { NoDescriptorError } from '../../backends/index.js'
 import type { ExportDirectory } from '../io/directory.js'
 import type { EndedFault, HostEvents } from '../io/io-host.js'
 import {
@@ -102,34 +103,41 @@ export class NbdServer implements HostEvents {
   }
 
   #accept(accepted: Socket): void {
-    const { counters, directory, limits, log, tls, tlsMode = 'off' } = this.#options
+    const { counters, directory, limits, tls, tlsMode = 'off' } = this.#options
     const peer: Peer = {
       address: accepted.remoteAddress,
       port: accepted.remotePort,
       secured: false,
       subject: undefined,
     }
-    if (this.#refuses(peer)) {
-      accepted.destroy()
-      count(counters, CONNECTIONS_REFUSED_AT)
-      log.limited('connection refused', { ...whoIs(peer), connections: this.#guests.size })
-      return
-    }
-    count(counters, CONNECTIONS_AT)
-    count(counters, CONNECTIONS_TOTAL_AT)
+    if (this.#refuses(peer)) return this.#turnAway(accepted, { ...whoIs(peer), connections: this.#guests.size })
     const connection = this.#connections++
     const guest: Guest = { peer, since: Date.now(), reception: undefined, exportName: undefined }
+    try {
+      guest.reception = new Reception({
+        accepted,
+        peer,
+        host: handshakeHost(directory, tlsMode, peer, () => this.#draining),
+        tls,
+        limits,
+        onFault: (fault) => this.connectionFaulted(connection, tellable(fault)),
+        onEnd: () => this.connectionEnded(connection),
+        onEstablished: (handOver) => this.#attach(connection, guest, handOver),
+      })
+    } catch (error) {
+      if (!(error instanceof NoDescriptorError)) throw error
+      return this.#turnAway(accepted, { ...whoIs(peer), reason: error.message })
+    }
     this.#guests.set(connection, guest)
-    guest.reception = new Reception({
-      accepted,
-      peer,
-      host: handshakeHost(directory, tlsMode, peer, () => this.#draining),
-      tls,
-      limits,
-      onFault: (fault) => this.connectionFaulted(connection, tellable(fault)),
-      onEnd: () => this.connectionEnded(connection),
-      onEstablished: (handOver) => this.#attach(connection, guest, handOver),
-    })
+    count(counters, CONNECTIONS_AT)
+    count(counters, CONNECTIONS_TOTAL_AT)
+  }
+
+  #turnAway(accepted: Socket, about: Readonly<Record<string, unknown>>): void {
+    const { counters, log } = this.#options
+    accepted.destroy()
+    count(counters, CONNECTIONS_REFUSED_AT)
+    log.limited('connection refused', about)
   }
 
   #refuses({ address }: Peer): boolean {

@@ -50,6 +50,8 @@ const app = fastify({
   http: { maxHeaderSize: REQUEST_BYTES_MAX, connectionsCheckingInterval: TIMEOUT_CHECK_MS },
 })
 app.server.maxConnections = data.connectionsMax
+// A connection that could not be accepted, for want of descriptors: whoever asked sees it closed.
+app.server.on('error', () => {})
 
 app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'there is nothing here: see /api/schema' }))
 app.setErrorHandler((error, _request, reply) => {

@@ -34,7 +34,7 @@ export async function settledBytes(pid: number): Promise<number> {
 /** All that is said to attach to the export 'disk' with simple replies. */
 export const ATTACH = raw(FLAGS, option(OPT.GO, infoData('disk')))
 /** Bytes of the server's answer to it: the greeting, NBD_INFO_EXPORT, and the acknowledgement. */
-const ATTACHED_BYTES = 18 + 20 + 12 + 20
+export const ATTACHED_BYTES = 18 + 20 + 12 + 20
 
 /** A connection that says these bytes at once and reads nothing of what comes. */
 export async function mute(path: string, ...says: readonly Raw[]): Promise<Socket> {

@@ -1,0 +1,34 @@
+// How many connections the process's limit of open files has room for. Law: clients are turned away before descriptors
+// run out, since then the page, the metrics and the operator's socket would be gone as well.
+import { readdirSync, readFileSync } from 'node:fs'
+
+/** Descriptors that images, threads, the ledger and an operator may still need. */
+const SPARE = 64
+/** Two descriptions of an image that an operator releases and resumes. */
+const PER_EXPORT = 2
+/** The client's socket, and a second descriptor while it changes threads. */
+const PER_CONNECTION = 1
+/** The client's socket, and a pair of sockets to the thread of its export. */
+const PER_TLS_CONNECTION = 3
+
+export interface DescriptorNeeds {
+  readonly exports: number
+  readonly httpConnectionsMax: number
+  readonly tls: boolean
+}
+
+/** RLIMIT_NOFILE of getrlimit(2), the soft one, which Node raises to the hard one as it starts. */
+export function openFilesMax(): number {
+  const [, soft] = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? []
+  return soft === undefined || soft === 'unlimited' ? Number.POSITIVE_INFINITY : Number(soft)
+}
+
+export function openFiles(): number {
+  return readdirSync('/proc/self/fd').length
+}
+
+/** Connections for which there is room beside everything else, at least one. */
+export function connectionsWithin(max: number, open: number, needs: DescriptorNeeds): number {
+  const others = open + SPARE + needs.exports * PER_EXPORT + needs.httpConnectionsMax
+  return Math.max(1, Math.floor((max - others) / (needs.tls ? PER_TLS_CONNECTION : PER_CONNECTION)))
+}
