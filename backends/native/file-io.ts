@@ -98,7 +98,17 @@ interface FileIo extends SocketIo {
 // From dist/backends/native to backends/native/build, in the checkout and in the package alike.
 const ADDON = '../../../backends/native/build/Release/file_io.node'
 
-export const fileIo = createRequire(import.meta.url)(ADDON) as FileIo
+function loadAddon(): FileIo {
+  try {
+    return createRequire(import.meta.url)(ADDON) as FileIo
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') throw error
+    const remedy = "allow candor's install script if your npm asks for that, and run 'npm rebuild candor'"
+    throw new Error(`candor's native addon is not built: ${remedy}`)
+  }
+}
+
+export const fileIo = loadAddon()
 
 export const { hungUp, unreadTail } = fileIo
 
