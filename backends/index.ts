@@ -32,6 +32,7 @@ export { OpenError, ZERO_FAST, ZERO_PUNCH } from './backend.js'
 export * from './errno.js'
 export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.js'
 export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'
+export { eventFd, FdSocket, type FdSocketEvents, MESSAGE_FDS_MAX } from './native/fd-socket.js'
 export {
   duplicateDescriptor,
   endAtOnce,
@@ -43,6 +44,14 @@ export {
 } from './native/file-io.js'
 export { type ChosenEngine, chooseIoEngine, IO_ENGINES, type IoEngineWish } from './native/io-engine.js'
 export { socketIo } from './native/socket-io.js'
+export {
+  MEMORY_REGIONS_MAX,
+  type MemoryRegion,
+  memoryFile,
+  type RegionName,
+  VhostMemory,
+} from './native/vhost-memory.js'
+export * from './native/vhost-queue.js'
 export * from './outcome.js'
 export type { Reopen } from './sparse-file/held-image.js'
 export { lockFile } from './sparse-file/image-lock.js'

@@ -4,7 +4,8 @@
       "target_name": "file_io",
       "sources": [
         "file-io.c", "fs-uuid.c", "io-ops.c", "io-extents.c", "io-space.c", "io-threads.c", "io-ring.c", "io-ring-map.c",
-        "io-queue.c", "service-manager.c", "socket-peer.c", "socket-io.c"
+        "io-queue.c", "service-manager.c", "socket-peer.c", "socket-io.c", "door-callback.c", "fd-message.c", "fd-outbox.c",
+        "fd-socket.c"
       ],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"],
       "defines": ["NAPI_VERSION=8", "_GNU_SOURCE", "_FILE_OFFSET_BITS=64"],

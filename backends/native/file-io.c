@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fd-socket.h"
 #include "fs-uuid.h"
 #include "io-ops.h"
 #include "io-queue.h"
@@ -229,6 +230,7 @@ static napi_value init(napi_env env, napi_value exports) {
   };
   DOOR_OK(napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties));
   DOOR_OK(socket_io_define(env, exports));
+  DOOR_OK(fd_socket_define(env, exports));
   return exports;
 }
 

@@ -2,7 +2,10 @@
 import { createRequire } from 'node:module'
 import { errnoName } from '../errno.js'
 import type { Outcome } from '../outcome.js'
+import type { FdSocketDoors } from './fd-socket.js'
 import type { SocketIo } from './socket-io.js'
+import type { VhostMemoryDoors } from './vhost-memory.js'
+import type { VhostQueueDoors } from './vhost-queue.js'
 
 /** Or-ed by `writeNow` to its outcome when the write took suspiciously long (io-ops.h). */
 export const STALLED = 0x2_0000
@@ -41,7 +44,22 @@ export interface NativeQueue {
   readonly nativeQueue: unique symbol
 }
 
-interface FileIo extends SocketIo {
+/** A socket that carries descriptors; of use to the doors of fd-socket.ts alone. */
+export interface FdSocketNative {
+  readonly nativeFdSocket: unique symbol
+}
+
+/** A guest's memory; of use to the doors of vhost-memory.ts and vhost-queue.ts. */
+export interface VhostMemoryNative {
+  readonly nativeVhostMemory: unique symbol
+}
+
+/** A virtqueue; of use to the doors of vhost-queue.ts. */
+export interface VhostQueueNative {
+  readonly nativeVhostQueue: unique symbol
+}
+
+interface FileIo extends SocketIo, FdSocketDoors, VhostMemoryDoors, VhostQueueDoors {
   /** preadv2(2), with RWF_NOWAIT where `nowait` is 1. Short is WOULD_BLOCK. */
   readNow(fd: number, target: Uint8Array, start: number, length: number, offset: number, nowait: 0 | 1): Outcome
   /** pwrite(2) to the end of `length`, or pwritev2(2) with RWF_NOWAIT once. The outcome may carry STALLED. */
