@@ -70,15 +70,18 @@ describe('imports', () => {
     assert.ok(sources.length > 50)
   })
 
-  test('protocol imports nothing but itself', () => {
-    assert.deepEqual(
-      offenders(/^protocol\/nbd\//, (name) => !name.startsWith('protocol/nbd/')),
-      [],
-    )
+  test('each protocol package imports nothing but itself', () => {
+    for (const folder of ['protocol/nbd/', 'protocol/vhost-user/']) {
+      assert.deepEqual(
+        offenders(new RegExp(`^${folder}`), (name) => !name.startsWith(folder)),
+        [],
+      )
+    }
   })
 
   test('backends import neither protocol nor server', () => {
-    const forbidden = (name: string) => name === 'nbd-protocol' || /^(server|protocol|test|bench)\//.test(name)
+    const forbidden = (name: string) =>
+      /^(nbd|vhost-user)-protocol$/.test(name) || /^(server|protocol|test|bench)\//.test(name)
     assert.deepEqual(offenders(/^backends\//, forbidden), [])
   })
 

@@ -1,0 +1,112 @@
+// The stream as whole messages, each with the descriptors that came along. Law: a descriptor belongs to one message, and
+// until that was taken, to this stream.
+//
+// The kernel ends what one recvmsg(2) brings behind the bytes that descriptors were sent with, so those of a piece belong
+// to the message that holds the piece's last byte:
+//
+//     piece   |NUM |BASE |KICK |  + 1 descriptor        it is KICK's
+import { LITTLE, viewOf, written } from './bytes.js'
+import {
+  VHOST_USER_NEED_REPLY_FLAG,
+  VHOST_USER_REPLY_FLAG,
+  VHOST_USER_VERSION,
+  VHOST_USER_VERSION_MASK,
+} from './constants.js'
+import { ProtocolError } from './protocol-error.js'
+
+export const HEADER_BYTES = 12
+/** No message of the spec comes near. */
+export const PAYLOAD_BYTES_MAX = 4096
+/** What a front-end may say before it is heard. */
+export const WAITING_BYTES_MAX = 64 << 10
+export const WAITING_DESCRIPTORS_MAX = 1024
+
+/** One message whose payload nobody has looked at. */
+export interface Frame {
+  readonly request: number
+  readonly needsReply: boolean
+  readonly isReply: boolean
+  readonly payload: Uint8Array
+  readonly descriptors: readonly number[]
+}
+
+interface Sent {
+  /** Of the last byte that they came with, in the stream. */
+  readonly position: number
+  readonly descriptors: readonly number[]
+}
+
+export class MessageStream {
+  #waiting = new Uint8Array(0)
+  /** Of the first byte of `#waiting`, in the stream. */
+  #position = 0
+  #sent: Sent[] = []
+
+  /** Takes one piece of the stream. @throws ProtocolError when more waits than the bounds allow */
+  receive(bytes: Uint8Array, descriptors: readonly number[]): void {
+    const grown = new Uint8Array(this.#waiting.length + bytes.length)
+    grown.set(this.#waiting)
+    grown.set(bytes, this.#waiting.length)
+    this.#waiting = grown
+    if (descriptors.length > 0) this.#sent.push({ position: this.#position + grown.length - 1, descriptors })
+    const waiting = this.#sent.reduce((sum, each) => sum + each.descriptors.length, 0)
+    if (grown.length > WAITING_BYTES_MAX || waiting > WAITING_DESCRIPTORS_MAX) {
+      throw new ProtocolError('too-much-waiting', `${grown.length} bytes and ${waiting} descriptors wait to be heard`)
+    }
+  }
+
+  /** The next whole message, if any. @throws ProtocolError when what follows cannot be understood */
+  next(): Frame | undefined {
+    if (this.#waiting.length < HEADER_BYTES) return undefined
+    const view = viewOf(this.#waiting)
+    const flags = view.getUint32(4, LITTLE)
+    const size = view.getUint32(8, LITTLE)
+    if ((flags & VHOST_USER_VERSION_MASK) !== VHOST_USER_VERSION) {
+      throw new ProtocolError('bad-header', `a message has the flags 0x${flags.toString(16)}, which are not version 1`)
+    }
+    if (size > PAYLOAD_BYTES_MAX) {
+      throw new ProtocolError(
+        'payload-too-long',
+        `a message announced ${size} bytes; ${PAYLOAD_BYTES_MAX} is the bound`,
+      )
+    }
+    const length = HEADER_BYTES + size
+    if (this.#waiting.length < length) return undefined
+    const payload = this.#waiting.slice(HEADER_BYTES, length)
+    this.#waiting = this.#waiting.slice(length)
+    this.#position += length
+    return {
+      request: view.getUint32(0, LITTLE),
+      needsReply: (flags & VHOST_USER_NEED_REPLY_FLAG) !== 0,
+      isReply: (flags & VHOST_USER_REPLY_FLAG) !== 0,
+      payload,
+      descriptors: this.#take((position) => position < this.#position),
+    }
+  }
+
+  /** Every descriptor of messages that nobody has taken. */
+  release(): number[] {
+    return this.#take(() => true)
+  }
+
+  #take(isDue: (position: number) => boolean): number[] {
+    const due = this.#sent.filter(({ position }) => isDue(position))
+    this.#sent = this.#sent.filter((each) => !due.includes(each))
+    return due.flatMap(({ descriptors }) => descriptors)
+  }
+}
+
+/** A whole message ("Header"). */
+export function encodeMessage(
+  request: number,
+  payload: Uint8Array = new Uint8Array(0),
+  flags = 0,
+): Uint8Array<ArrayBuffer> {
+  const bytes = written(HEADER_BYTES + payload.length, (view) => {
+    view.setUint32(0, request, LITTLE)
+    view.setUint32(4, VHOST_USER_VERSION | flags, LITTLE)
+    view.setUint32(8, payload.length, LITTLE)
+  })
+  bytes.set(payload, HEADER_BYTES)
+  return bytes
+}
