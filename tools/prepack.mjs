@@ -7,7 +7,12 @@ import { fileURLToPath } from 'node:url'
 const root = fileURLToPath(new URL('..', import.meta.url))
 
 /** Compiled folders, and where their sources lie. */
-const COMPILED = { 'dist/backends': 'backends', 'dist/server': 'server', 'protocol/nbd/dist': 'protocol/nbd' }
+const COMPILED = {
+  'dist/backends': 'backends',
+  'dist/server': 'server',
+  'protocol/nbd/dist': 'protocol/nbd',
+  'protocol/vhost-user/dist': 'protocol/vhost-user',
+}
 
 /** npm asks a bundled package only for the `files` of its package.json, which these do not have. */
 const FILES = { 'fs-ext': ['binding.gyp', 'fs-ext.cc', 'fs-ext.js'], nan: ['*.h', 'include_dirs.js'] }

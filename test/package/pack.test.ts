@@ -49,8 +49,10 @@ function expected(): string[] {
     ...['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json'],
     ...compiled('backends', 'dist/backends', true),
     ...compiled('server', 'dist/server', true),
-    ...compiled('protocol/nbd', 'node_modules/nbd-protocol/dist', true),
-    ...['README.md', 'package.json'].map((name) => `node_modules/nbd-protocol/${name}`),
+    ...['nbd', 'vhost-user'].flatMap((protocol) => [
+      ...compiled(`protocol/${protocol}`, `node_modules/${protocol}-protocol/dist`, true),
+      ...['README.md', 'package.json'].map((name) => `node_modules/${protocol}-protocol/${name}`),
+    ]),
     ...['node-gyp.cjs', 'package.json'].map((name) => `node_modules/node-gyp-local-headers/${name}`),
     ...FS_EXT.map((name) => `node_modules/fs-ext/${name}`),
     ...below('node_modules/nan', /^(?:[a-z0-9_]+\.h|include_dirs\.js|LICENSE\.md|README\.md|package\.json)$/),
