@@ -223,6 +223,13 @@ export class Export {
     )
   }
 
+  /** The final sync failed: what may be lost by it goes to the ledger; of a detached image, all. */
+  notSynced(errno: number): void {
+    const { state, suspect } = this.durability
+    const lost = state === 'detached' ? [{ start: 0, end: this.size }] : suspect
+    for (const { start, end } of lost) this.#ledger?.note('candor', 'final_sync', errnoName(errno), start, end - start)
+  }
+
   /** The latest failures in the ledger, oldest first; none where none is kept. */
   get failures(): Iterable<LedgerEntry> {
     return this.#ledger?.recent() ?? []

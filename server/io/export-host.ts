@@ -146,6 +146,7 @@ export class ExportHost implements IoHost {
     const outcome = await entry.flush()
     entry.wasSynced = outcome === DONE && entry.waiting.oldest === undefined
     if (outcome === DONE) return true
+    entry.notSynced(errnoOf(outcome))
     const errno = errnoName(errnoOf(outcome))
     this.#options.log.error({ export: entry.name, errno }, `the final sync of export ${entry.name} failed: ${errno}`)
     return false

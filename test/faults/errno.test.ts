@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { test } from 'node:test'
 import { NBD_CMD_FLAG_FUA, NBD_EIO, NBD_ENOSPC } from 'nbd-protocol'
+import { ledgerPath, readLedger } from '../../server/state/ledger.js'
 import { temporaryFolder } from '../support/candor.js'
 import {
   attach,
@@ -18,6 +19,7 @@ import {
   stamped,
 } from '../support/faults.js'
 import { readTrace, straceInto } from '../support/faults-strace.js'
+import { scratchFolder } from '../support/guest-images.js'
 import { kernelKnows, mountLoopDisk, run, sparseFile } from '../support/loop-disk.js'
 import { needs, needsRoot } from '../support/requirements.js'
 
@@ -90,10 +92,12 @@ test('a file system that became read-only is EIO to the client and EROFS in the 
 }, async (t) => {
   const scope = lastFirst(t)
   const disk = mountLoopDisk(scope, { type: 'ext4', sizeMiB: 64, mountOptions: 'errors=remount-ro' })
-  const candor = await serve(scope, [sparseFile(join(disk.folder, NAME), 32 * MIB)])
+  const state = scratchFolder(scope)
+  const candor = await serve(scope, [sparseFile(join(disk.folder, NAME), 32 * MIB), '--state-dir', state])
   const client = await attach(candor)
   await client.write(0, stamped(0, MIB))
   await client.flush()
+  await client.write(2 * MIB, stamped(2 * MIB, MIB))
 
   writeFileSync(`/sys/fs/ext4/${basename(disk.device)}/trigger_fs_error`, 'a test')
   await refused(client.write(0, stamped(0, MIB, 1)), NBD_EIO)
@@ -113,6 +117,11 @@ test('a file system that became read-only is EIO to the client and EROFS in the 
   const { code, stderr } = await candor.stop()
   assert.equal(code, 2, 'a final sync that fails is told by the exit code')
   assert.match(stderr, /the final sync of export disk\.img failed: EROFS/)
+  const { entries } = readLedger(ledgerPath(state, NAME))
+  const unsynced = entries.filter(({ command }) => command === 'final_sync')
+  const told = unsynced.map(({ client, offset, length, errno }) => ({ client, offset, length, errno }))
+  // Refused writes count as well: what they left of themselves is nobody's knowledge.
+  assert.deepEqual(told, [{ client: 'candor', offset: 0, length: 3 * MIB, errno: 'EROFS' }], 'what may be lost')
 })
 
 test('a file system that shut itself down is EIO for everything, and each command says so once in the log', {
