@@ -36,6 +36,8 @@ export interface ServeFlags {
   readonly create?: readonly string[]
   readonly 'read-only'?: boolean
   readonly 'read-only-export'?: readonly string[]
+  /** Exports that a configuration file makes writable beside a `read-only` for all. */
+  readonly writable?: readonly string[]
   readonly listen?: readonly string[]
   readonly http?: string
   readonly 'http-name'?: readonly string[]
