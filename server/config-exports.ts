@@ -106,8 +106,9 @@ export function exportsOf(flags: ServeFlags): ExportConfig[] {
   for (const name of readOnly) {
     if (!names.has(name)) throw new UsageError(`--read-only-export is '${name}', which no image is named`)
   }
-  const isReadOnly = (name: string) => flags['read-only'] === true || readOnly.has(name)
-  if (flags['read-only'] === true && (flags.create ?? []).length > 0) {
+  const writable = new Set(flags.writable ?? [])
+  const isReadOnly = (name: string) => (flags['read-only'] === true && !writable.has(name)) || readOnly.has(name)
+  if (flags['read-only'] === true && writable.size === 0 && (flags.create ?? []).length > 0) {
     throw new UsageError('--create and --read-only exclude each other: a new image that nobody may write is of no use')
   }
   const access = accessOf(flags, names)

@@ -17,6 +17,7 @@ class FileReader {
   readonly words: Words = {}
   readonly images: string[] = []
   readonly readOnly: string[] = []
+  readonly writable: string[] = []
 
   constructor(path: string, lines: LineCounter) {
     this.#path = path
@@ -109,7 +110,7 @@ class FileReader {
 
   #flag(key: string, value: boolean, exportName: string | undefined): void {
     if (exportName === undefined) this.words[key] = value
-    else if (value) this.readOnly.push(exportName)
+    else (value ? this.readOnly : this.writable).push(exportName)
   }
 
   #add(key: string, rule: KeyRule, words: readonly string[], exportName: string | undefined): void {
@@ -160,5 +161,11 @@ export function withConfigFile(flags: ServeFlags): ServeFlags {
   const images = [...reader.images, ...flags.images]
   const readOnly = [...reader.readOnly, ...(flags['read-only-export'] ?? [])]
   const spoken = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
-  return { ...reader.words, ...spoken, images, ...(readOnly.length > 0 && { 'read-only-export': readOnly }) }
+  // The command line's word for all goes before the file's for one.
+  const writable = spoken['read-only'] === true ? [] : reader.writable
+  const apart = {
+    ...(readOnly.length > 0 && { 'read-only-export': readOnly }),
+    ...(writable.length > 0 && { writable }),
+  }
+  return { ...reader.words, ...spoken, images, ...apart }
 }

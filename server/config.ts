@@ -13,6 +13,8 @@ import type { ActivatedSocket } from './service-manager.js'
 import { parseCount, parseHostName, parseHttp, parseListen, UsageError } from './values.js'
 
 export interface Config {
+  /** The words that it was made of. */
+  readonly flags: ServeFlags
   readonly exports: readonly ExportConfig[]
   readonly listen: readonly ListenAddress[]
   readonly http: HttpAddress | undefined
@@ -36,6 +38,8 @@ export interface ServeFlags {
   readonly create?: readonly string[]
   readonly 'read-only'?: boolean
   readonly 'read-only-export'?: readonly string[]
+  /** Exports that a configuration file makes writable beside a `read-only` for all. */
+  readonly writable?: readonly string[]
   readonly listen?: readonly string[]
   readonly http?: string
   readonly 'http-name'?: readonly string[]
@@ -107,6 +111,7 @@ export function configOf(flags: ServeFlags, activated: readonly ActivatedSocket[
   if (flags.images.length === 0) throw new UsageError("no image is given: candor serve IMAGE, or 'candor serve --help'")
   const stateDirectory = flags['state-dir'] ?? defaultStateDirectory()
   return Object.freeze({
+    flags,
     exports: exportsOf(flags),
     listen: listenOf(flags, activated),
     http: parseHttp(flags.http ?? DEFAULT_HTTP),

@@ -35,6 +35,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
 const BOOLEANS: ReadonlySet<string> = new Set([
   'read-only',
   'check',
+  'force',
   'tls-verify-client',
   'json',
   'map',

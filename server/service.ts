@@ -1,22 +1,20 @@
 // A running candor: exports in their I/O threads, front end, HTTP thread, log. Law: it stops by syncing every export, and
 // says so when one could not be synced.
-import { resolve } from 'node:path'
-import { type ChosenEngine, chooseIoEngine, closeImage, openImage } from '../backends/index.js'
-import type { Config, ExportConfig } from './config.js'
+import { type ChosenEngine, chooseIoEngine } from '../backends/index.js'
+import type { Config } from './config.js'
 import { openControl } from './control/control-server.js'
-import type { ControlReply, ControlRequest } from './control/export-actions.js'
+import { Operator } from './control/operator.js'
 import { connectionsWithin, openFiles, openFilesMax } from './descriptor-room.js'
-import { Access } from './exports/access.js'
-import { BackingDesk, type Outgrowing } from './io/backing-desk.js'
+import type { Outgrowing } from './io/backing-desk.js'
 import { type DirectoryEntry, ExportDirectory, pulseAge, STALLED_MS, unlessStalled } from './io/directory.js'
+import { ExportDesk } from './io/export-desk.js'
 import type { IoHost } from './io/io-host.js'
-import { Placement } from './io/placement.js'
 import { ThreadedHost } from './io/threaded-host.js'
 import type { Limits } from './limits.js'
 import type { ListenAddress } from './nbd/listen.js'
 import { NbdServer } from './nbd/server.js'
 import { openTls } from './nbd/tls.js'
-import { HEARTBEAT_AT, pulseBlock, serverCounters } from './observe/counters.js'
+import { HEARTBEAT_AT, PULSE_AT, pulseBlock, serverCounters } from './observe/counters.js'
 import type { Observed } from './observe/family.js'
 import { type HttpAddress, type HttpDoor, openHttp } from './observe/http.js'
 import { Log, LogOutput } from './observe/log.js'
@@ -42,16 +40,17 @@ class Service implements RunningService {
   readonly #output: LogOutput
   readonly #log: Log
   readonly #directory = new ExportDirectory()
-  readonly #backings = new BackingDesk()
   readonly #counters = serverCounters()
   readonly #pulse = pulseBlock()
   readonly #nbd: NbdServer
-  readonly #placement: Placement
+  readonly #desk: ExportDesk
+  readonly #operator: Operator
   readonly #undo: (() => void | Promise<void>)[] = []
   readonly addresses: ListenAddress[] = []
   readonly #io: ChosenEngine
   outgrowing: readonly Outgrowing[] = []
   #door: HttpDoor | undefined
+  #telling: NodeJS.Immediate | undefined
 
   constructor(config: Config) {
     const { stateDirectory, logLevel, tls } = config
@@ -64,8 +63,13 @@ class Service implements RunningService {
     const [directory, counters] = [this.#directory, this.#counters]
     this.#nbd = new NbdServer({ directory, counters, limits, log, tlsMode: tls.mode, tls: openTls(tls) })
     const events = this.#nbd
-    const make = () => new ThreadedHost({ limits, stateDirectory, log, events })
-    this.#placement = new Placement(make, config.workersMax)
+    const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
+    const { workersMax } = config
+    const { shutdownTimeoutMs } = limits
+    const changed = () => this.#tellHttp()
+    this.#desk = new ExportDesk({ directory, log, makeHost, workersMax, shutdownTimeoutMs, changed })
+    const [desk, nbd, output] = [this.#desk, this.#nbd, this.#output]
+    this.#operator = new Operator({ config: () => this.#config, desk, directory, nbd, output, reload: undefined })
   }
 
   get exports(): Iterable<DirectoryEntry> {
@@ -81,8 +85,8 @@ class Service implements RunningService {
       const { stateDirectory, listen, exports } = this.#config
       if (stateDirectory !== undefined) this.#undo.push(await takeStateDirectory(stateDirectory))
       this.#undo.push(() => this.#closeHosts())
-      for (const entry of exports) await this.#open(entry)
-      this.outgrowing = this.#backings.outgrowing()
+      for (const entry of exports) await this.#desk.add(entry)
+      this.outgrowing = this.#desk.outgrowing
       for (const about of this.outgrowing) this.#log.warn(about, `the images on ${about.mount} could outgrow it`)
       await this.#openControl()
       await this.#openHttp()
@@ -94,28 +98,10 @@ class Service implements RunningService {
     }
   }
 
-  async #open(config: ExportConfig): Promise<void> {
-    const image = await openImage(config)
-    let host: IoHost
-    try {
-      const placed = this.#placement.place(image.device)
-      host = placed.host
-      if (placed.shared) {
-        const about = { export: config.name }
-        this.#log.warn(about, 'shares its thread with exports on other devices: --workers allows no more threads')
-      }
-    } catch (error) {
-      closeImage(image)
-      throw error
-    }
-    const face = await host.open(config, image, this.#backings.shareFor(config.name, image.place, host))
-    this.#directory.add({ name: config.name, face, access: new Access(config.access), host })
-  }
-
   async #openControl(): Promise<void> {
     const { stateDirectory } = this.#config
     if (stateDirectory === undefined) return
-    const server = await openControl(stateDirectory, (request) => this.#directory.ask(request))
+    const server = await openControl(stateDirectory, (request) => this.#operator.answer(request))
     this.#undo.push(() => {
       server.close()
     })
@@ -123,7 +109,8 @@ class Service implements RunningService {
 
   #beat(): void {
     this.#counters[HEARTBEAT_AT] = Date.now()
-    for (const host of this.#placement.hosts) {
+    this.#pulse[PULSE_AT] = Date.now()
+    for (const host of this.#desk.hosts) {
       if (pulseAge(host) <= STALLED_MS) continue
       const exports = [...this.#directory].filter((entry) => entry.host === host).map(({ name }) => name)
       this.#log.limited(`a thread waits for its storage: ${exports.join(', ')}`, { exports, ms: pulseAge(host) })
@@ -136,24 +123,11 @@ class Service implements RunningService {
     this.#undo.push(() => clearInterval(timer))
     if (this.#config.http === undefined) return
     const { http, httpNames, limits } = this.#config
-    const paths = new Map(this.#config.exports.map(({ name, path }) => [name, resolve(path)]))
-    const exports = [...this.#directory].map(({ name, face: { size, readOnly, counters }, host: { pulse } }) => {
-      const device = this.#backings.deviceOf(name)
-      return { name, size, readOnly, path: paths.get(name) ?? '', device, counters, pulse }
-    })
-    const observed: Observed = {
-      version: VERSION,
-      ioEngine: this.#io.engine,
-      server: this.#counters,
-      pulse: this.#pulse,
-      exports,
-      backings: this.#backings.observed(),
-    }
     const { httpConnectionsMax: connectionsMax, httpWatchersMax: watchersMax } = limits
     const door = await openHttp(
-      { ...http, names: httpNames, connectionsMax, watchersMax, observed },
+      { ...http, names: httpNames, connectionsMax, watchersMax, observed: this.#observed },
       {
-        answer: (request) => this.#answer(request),
+        answer: (request) => this.#operator.answer(request),
         failed: ({ message }) => this.#log.error({ error: message }, 'the HTTP thread ended: no metrics'),
       },
     )
@@ -161,14 +135,25 @@ class Service implements RunningService {
     this.#undo.push(() => door.close())
   }
 
-  async #answer(request: ControlRequest): Promise<ControlReply> {
-    if (request.command !== 'sessions') return this.#directory.ask(request)
-    return { ok: true, result: this.#nbd.sessions(await this.#directory.inFlight()) }
+  get #observed(): Observed {
+    const { engine: ioEngine } = this.#io
+    const [server, pulse] = [this.#counters, this.#pulse]
+    return { version: VERSION, ioEngine, server, pulse, ...this.#desk.observed(pulse) }
+  }
+
+  /** Once in a turn, however many exports have come or gone in it. */
+  #tellHttp(): void {
+    if (this.#door === undefined) return
+    this.#telling ??= setImmediate(() => {
+      this.#telling = undefined
+      this.#door?.update(this.#observed)
+    })
   }
 
   async stop(): Promise<{ synced: boolean }> {
-    const { hosts } = this.#placement
     this.#nbd.drain()
+    await this.#desk.close()
+    const { hosts } = this.#desk
     for (const host of hosts) host.drain()
     const timeoutMs = this.#config.limits.shutdownTimeoutMs
     const unanswered = await Promise.all(hosts.map((host) => this.#finish(host, timeoutMs)))
@@ -196,7 +181,7 @@ class Service implements RunningService {
   }
 
   async #closeHosts(): Promise<void> {
-    for (const host of this.#placement.hosts) {
+    for (const host of this.#desk.hosts) {
       await host.finish(0)
       await host.close()
     }

@@ -3,64 +3,28 @@ import { commandName } from 'nbd-protocol'
 import { DONE, EBUSY, errnoName, errnoOf, OpenError } from '../../backends/index.js'
 import { drawMap, MAP_CELLS_DEFAULT, type MapRange, windowFault } from '../exports/disk-map.js'
 import type { Export } from '../exports/export.js'
+import type { ExportPolicy } from '../exports/export-options.js'
+import { RESERVE_WITHOUT_EFFECT } from '../exports/open-export.js'
 import type { ExportRegistry } from '../exports/registry.js'
-import type { ExportFace } from '../io/io-host.js'
-import { ALLOCATED_AT, HELD_AT, RELEASED_SINCE_AT, RESERVE_AT, SUSPECT_BYTES_AT } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import { parseRule } from '../values.js'
+import { summary } from './export-summary.js'
 
 export interface ControlRequest {
   readonly command: string
   readonly name?: string
   /** Further arguments, such as injection rules. */
   readonly words?: readonly string[]
+  /** What was given beside them, by the names that `candor serve` has for it. */
+  readonly flags?: Readonly<Record<string, unknown>>
+  /** Of `set`, as the main thread hands it on. */
+  readonly policy?: Partial<ExportPolicy>
 }
 
 /** `error` is a sentence for the operator. */
 export type ControlReply =
   | { readonly ok: true; readonly result: unknown }
   | { readonly ok: false; readonly error: string }
-
-/** What `candor ctl exports` shows of one. */
-export interface ExportSummary {
-  readonly name: string
-  readonly size: number
-  readonly readOnly: boolean
-  readonly state: string
-  readonly suspectBytes: number
-  readonly suspectRanges: number
-  /** Bytes of the file system that the image takes, and that the export leaves free; both 0 where nobody can say. */
-  readonly allocated: number
-  readonly reserve: number
-  /** Requests that wait for space, and since when. */
-  readonly held: number
-  readonly heldSince: string | undefined
-  /** When the image was let go of; requests wait since then. */
-  readonly releasedSince: string | undefined
-}
-
-function summary(entry: Export): ExportSummary {
-  const { suspect, state } = entry.durability
-  const { name, size, readOnly } = entry
-  const { held, since } = entry.space
-  const suspects = { suspectBytes: suspect.bytes, suspectRanges: suspect.count }
-  const taken = { allocated: entry.counters[ALLOCATED_AT] ?? 0, reserve: entry.room.reserve }
-  const waiting = { held, heldSince: timeOf(since), releasedSince: timeOf(entry.recess.since) }
-  return { name, size, readOnly, state, ...suspects, ...taken, ...waiting }
-}
-
-function timeOf(since: number | undefined): string | undefined {
-  return since === undefined ? undefined : new Date(since).toISOString()
-}
-
-/** The same of an export whose thread is waiting for its storage, from what is known without it. */
-export function stalledSummary({ name, size, readOnly, counters }: ExportFace): ExportSummary {
-  const [suspectBytes = 0, held = 0] = [counters[SUSPECT_BYTES_AT], counters[HELD_AT]]
-  const [allocated = 0, reserve = 0] = [counters[ALLOCATED_AT], counters[RESERVE_AT]]
-  const releasedSince = timeOf(counters[RELEASED_SINCE_AT] || undefined)
-  const unknown = { suspectRanges: 0, heldSince: undefined, releasedSince }
-  return { name, size, readOnly, state: 'stalled', suspectBytes, allocated, reserve, held, ...unknown }
-}
 
 export function failed(error: string): ControlReply {
   return { ok: false, error }
@@ -172,6 +136,15 @@ async function errors(entry: Export): Promise<ControlReply> {
   return { ok: true, result: [...entry.failures] }
 }
 
+function set(log: Log, policy: Partial<ExportPolicy> = {}): Act {
+  return async (entry) => {
+    entry.set(policy)
+    const { reserve, canReserve } = entry.room
+    if (reserve > 0 && !canReserve) log.warn({ export: entry.name }, RESERVE_WITHOUT_EFFECT)
+    return { ok: true, result: summary(entry) }
+  }
+}
+
 type Act = (entry: Export, words: readonly string[]) => Promise<ControlReply>
 
 function actions(log: Log): Readonly<Record<string, Act>> {
@@ -191,10 +164,10 @@ function actions(log: Log): Readonly<Record<string, Act>> {
 export async function actOn(
   registry: ExportRegistry<Export>,
   log: Log,
-  { command, name, words = [] }: ControlRequest,
+  { command, name, words = [], policy }: ControlRequest,
 ): Promise<ControlReply> {
   if (command === 'exports') return { ok: true, result: [...registry].map(summary) }
-  const act = actions(log)[command]
+  const act = command === 'set' ? set(log, policy) : actions(log)[command]
   if (act === undefined) return failed(`this server knows no command '${command}'`)
   const entry = name === undefined ? undefined : registry.find(name)
   return entry === undefined

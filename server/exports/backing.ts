@@ -124,6 +124,7 @@ export class Backing {
   leave(tenant: Tenant): void {
     this.#tenants.delete(tenant)
     if (this.#tenants.size === 0) clearTimeout(this.#timer)
+    this.#publishDemand()
   }
 
   /** Requests are held: the watch goes faster until none is. */
@@ -197,13 +198,17 @@ export class Backing {
     this.#size = size
     this.#fall.sample(this.#free, performance.now())
     const [block, at] = [this.#block, this.#at]
-    let mayTake = 0
-    for (const tenant of this.#tenants) mayTake += tenant.mayTake
-    block[at + MAY_TAKE] = mayTake
+    this.#publishDemand()
     block[at + FREE] = this.#free
     block[at + SIZE] = size
     block[at + UNTIL_FULL] = this.#fall.secondsUntil(this.#free)
     block[at + LOOKED] = Date.now()
+  }
+
+  #publishDemand(): void {
+    let mayTake = 0
+    for (const tenant of this.#tenants) mayTake += tenant.mayTake
+    this.#block[this.#at + MAY_TAKE] = mayTake
   }
 
   get #highestReserve(): number {

@@ -34,6 +34,15 @@ export interface Failure {
   readonly byReserve?: boolean
 }
 
+/** What an operator may decide while the export is served. */
+export interface ExportPolicy {
+  readonly onSpace: SpacePolicy
+  /** Bytes of the file system that the export leaves free. */
+  readonly reserve: number
+  /** Bytes that may be lost are read as if they were not. */
+  readonly readsSuspects: boolean
+}
+
 export interface ExportOptions {
   readonly name: string
   /** For people; every client that may see the export reads it. */

@@ -1,18 +1,7 @@
 // One export: a backend under a name, with what all its connections share. Law: its state only ever gets worse by
 // itself; what makes it better is an operator's word.
 
-import {
-  commandName,
-  NBD_FLAG_CAN_MULTI_CONN,
-  NBD_FLAG_HAS_FLAGS,
-  NBD_FLAG_READ_ONLY,
-  NBD_FLAG_SEND_CACHE,
-  NBD_FLAG_SEND_FAST_ZERO,
-  NBD_FLAG_SEND_FLUSH,
-  NBD_FLAG_SEND_FUA,
-  NBD_FLAG_SEND_TRIM,
-  NBD_FLAG_SEND_WRITE_ZEROES,
-} from 'nbd-protocol'
+import { commandName } from 'nbd-protocol'
 import {
   type Backend,
   DONE,
@@ -48,10 +37,11 @@ import {
 } from '../observe/counters.js'
 import type { Ledger, LedgerEntry } from '../state/ledger.js'
 import { Durability } from './durability.js'
-import type { ExportOptions, ExportWitness, Failure } from './export-options.js'
+import type { ExportOptions, ExportPolicy, ExportWitness, Failure } from './export-options.js'
 import { Recess } from './recess.js'
 import { Room } from './room.js'
 import { SpaceHold } from './space-hold.js'
+import { transmissionFlagsOf } from './transmission-flags.js'
 import { WaitingRequests } from './waiting.js'
 import { WriteOrder } from './write-order.js'
 
@@ -73,7 +63,7 @@ export class Export {
   readonly recess: Recess
   readonly room: Room
   /** `--suspect-reads allow`: bytes that may be lost are read as if they were not. */
-  readonly #readsSuspects: boolean
+  #readsSuspects: boolean
   readonly #storage: Backend
   readonly #witness: ExportWitness
   readonly #ledger: Ledger | undefined
@@ -117,6 +107,19 @@ export class Export {
     this.counters[INJECTING_AT] = rules.length
   }
 
+  /** What the operator has decided; the words that are left out stay as they are. */
+  set({ onSpace, reserve, readsSuspects }: Partial<ExportPolicy>): void {
+    if (reserve !== undefined) this.room.reserve = reserve
+    if (readsSuspects !== undefined) this.#readsSuspects = readsSuspects
+    if (onSpace !== undefined) this.space.policy = onSpace
+    // A smaller reserve may be all that held requests wait for.
+    if (reserve !== undefined) this.space.release()
+  }
+
+  get policy(): ExportPolicy {
+    return { onSpace: this.space.policy, reserve: this.room.reserve, readsSuspects: this.#readsSuspects }
+  }
+
   /** Called once a second: asks write-back whether it failed, and shows how long storage has kept a request. */
   beat(): void {
     this.durability.probe()
@@ -156,10 +159,7 @@ export class Export {
 
   /** Transmission flags ("Transmission flags") of every connection to this export. */
   get transmissionFlags(): number {
-    const always = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN
-    if (this.readOnly) return always | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_CACHE
-    const zeroes = NBD_FLAG_SEND_WRITE_ZEROES | (this.backend.can.fastZero ? NBD_FLAG_SEND_FAST_ZERO : 0)
-    return always | NBD_FLAG_SEND_CACHE | NBD_FLAG_SEND_TRIM | zeroes
+    return transmissionFlagsOf(this.backend.can)
   }
 
   /**

@@ -26,6 +26,8 @@ import { Ledger, ledgerPath } from '../state/ledger.js'
 import type { Backing } from './backing.js'
 import { Export } from './export.js'
 
+export const RESERVE_WITHOUT_EFFECT = 'the reserve has no effect: nobody can say what is free where this image lies'
+
 export interface OpenedExport {
   readonly entry: Export
   /** Gives record, locks and descriptors back. The image was synced before, or it is an unclean end. */
@@ -59,7 +61,7 @@ export async function openExport(
     await record?.opened()
     await entry.room.enter(backing)
     if (reserve > 0 && !entry.room.canReserve) {
-      log.warn({ export: name, path }, 'the reserve has no effect: nobody can say what is free where this image lies')
+      log.warn({ export: name, path }, RESERVE_WITHOUT_EFFECT)
     }
     const close = async () => {
       entry.room.leave()

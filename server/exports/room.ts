@@ -22,18 +22,27 @@ export interface RoomOptions {
 
 export class Room implements Tenant {
   readonly name: string
-  readonly reserve: number
   readonly #options: RoomOptions
+  #reserve: number
   /** What has to be left after a write. */
-  readonly #floor: number
+  #floor = Number.NEGATIVE_INFINITY
   #backing: Backing = UNKNOWN_BACKING
 
   constructor(options: RoomOptions) {
     this.#options = options
     this.name = options.name
+    this.#reserve = 0
     this.reserve = options.reserve
-    this.#floor = options.reserve > 0 ? options.reserve : Number.NEGATIVE_INFINITY
-    options.counters[RESERVE_AT] = options.reserve
+  }
+
+  get reserve(): number {
+    return this.#reserve
+  }
+
+  set reserve(bytes: number) {
+    this.#reserve = bytes
+    this.#floor = bytes > 0 ? bytes : Number.NEGATIVE_INFINITY
+    this.#options.counters[RESERVE_AT] = bytes
   }
 
   /** Takes its place among those who share the file system; resolves when the host was asked. */

@@ -39,7 +39,7 @@ export function isSpaceError(outcome: Outcome): boolean {
 }
 
 export class SpaceHold {
-  readonly policy: SpacePolicy
+  #policy: SpacePolicy
   readonly #events: HoldEvents
   readonly #room = new WaitingRoom<Wake>()
   readonly #requests = new Set<HeldRequest>()
@@ -48,8 +48,18 @@ export class SpaceHold {
   #shutDown = false
 
   constructor(policy: SpacePolicy, events: HoldEvents) {
-    this.policy = policy
+    this.#policy = policy
     this.#events = events
+  }
+
+  get policy(): SpacePolicy {
+    return this.#policy
+  }
+
+  /** Another policy from now on; what is held and would not be under the new one is answered. */
+  set policy(policy: SpacePolicy) {
+    this.#policy = policy
+    if (policy.kind === 'report') this.fail()
   }
 
   /** Requests that are held now. */
@@ -81,8 +91,9 @@ export class SpaceHold {
     request: Omit<HeldRequest, 'since'>,
   ): Promise<Outcome> {
     let outcome = await attempt()
-    if (!isSpaceError(outcome) || this.policy.kind === 'report') return outcome
-    const deadline = performance.now() + this.policy.timeoutMs
+    const { policy } = this
+    if (!isSpaceError(outcome) || policy.kind === 'report') return outcome
+    const deadline = performance.now() + policy.timeoutMs
     const held = { ...request, since: Date.now() }
     this.#enter(held)
     try {

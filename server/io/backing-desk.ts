@@ -32,7 +32,7 @@ interface Known {
   readonly mount: string
   readonly block: BackingBlock
   readonly parts: Map<object, number>
-  readonly exports: string[]
+  exports: string[]
 }
 
 export class BackingDesk {
@@ -58,17 +58,29 @@ export class BackingDesk {
     return { device, mount: known.mount, block: known.block, at }
   }
 
+  /** An export was closed. */
+  left(exportName: string): void {
+    const device = this.#deviceByExport.get(exportName)
+    const known = device === undefined ? undefined : this.#known.get(device)
+    if (known !== undefined) known.exports = known.exports.filter((name) => name !== exportName)
+    this.#deviceByExport.delete(exportName)
+  }
+
   /** The file system of an export, by the name that `observed` gives it. */
   deviceOf(exportName: string): string | undefined {
     return this.#deviceByExport.get(exportName)
   }
 
+  get #used(): Known[] {
+    return [...this.#known.values()].filter(({ exports }) => exports.length > 0)
+  }
+
   observed(): ObservedBacking[] {
-    return [...this.#known.values()].map(({ device, mount, block }) => ({ device, mount, block }))
+    return this.#used.map(({ device, mount, block }) => ({ device, mount, block }))
   }
 
   outgrowing(): Outgrowing[] {
-    return [...this.#known.values()]
+    return this.#used
       .filter(({ block }) => overcommitOf(block) > 0)
       .map(({ mount, device, exports, block }) => {
         const more = exports.length - NAMES_MAX

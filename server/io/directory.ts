@@ -1,8 +1,12 @@
 // The exports of the server as the main thread knows them: a face, who may see it, and the host where it lives. What is
 // asked of one goes to its host. Law: a host that waits for its storage keeps nobody else from an answer.
-import { type ControlReply, type ControlRequest, failed, stalledSummary } from '../control/export-actions.js'
+
+import type { ExportConfig } from '../config.js'
+import { type ControlReply, type ControlRequest, failed } from '../control/export-actions.js'
+import { type ExportSummary, failedSummary, stalledSummary } from '../control/export-summary.js'
 import type { Access } from '../exports/access.js'
 import { ExportRegistry } from '../exports/registry.js'
+import type { Counters } from '../observe/counters.js'
 import type { ExportFace, IoHost } from './io-host.js'
 
 /** A host whose pulse was not felt for this long is waiting for storage in its own thread. */
@@ -14,9 +18,26 @@ export interface DirectoryEntry {
   readonly face: ExportFace
   readonly access: Access
   readonly host: IoHost
+  /** What it was opened with; absent where a program brings storage of its own. */
+  readonly config?: ExportConfig
+  /** Its removal has begun: nobody is let in any more. */
+  readonly leaving?: true
+}
+
+/** An export that is wanted, and whose image cannot be served. */
+export interface FailedExport {
+  readonly name: string
+  readonly config: ExportConfig
+  /** A sentence for the operator. */
+  readonly reason: string
+  /** They say no more than that it failed, and since when. */
+  readonly counters: Counters
 }
 
 export class ExportDirectory extends ExportRegistry<DirectoryEntry> {
+  /** Exports that are wanted and not served, by name. */
+  readonly failed = new Map<string, FailedExport>()
+
   get hosts(): ReadonlySet<IoHost> {
     return new Set([...this].map(({ host }) => host))
   }
@@ -24,11 +45,21 @@ export class ExportDirectory extends ExportRegistry<DirectoryEntry> {
   /** Answers one question of the operator. */
   async ask(request: ControlRequest): Promise<ControlReply> {
     const { command, name } = request
-    if (command === 'exports') return { ok: true, result: await this.#summaries(request) }
+    if (command === 'exports') {
+      const summaries = await this.#summaries({ command })
+      return { ok: true, result: name === undefined ? summaries : summaries.filter((each) => each.name === name) }
+    }
     const entry = name === undefined ? undefined : this.find(name)
-    if (entry === undefined) return failed(`there is no export '${name}': 'candor ctl exports' lists them`)
+    if (entry === undefined) return failed(this.absence(name ?? ''))
     const answer = await answerOf(entry.host, { ...request, name: entry.name })
-    return answer ?? failed(`export ${entry.name} does not answer: its thread waits for its storage; see to that first`)
+    return answer ?? failed(stalledSentence(entry.name))
+  }
+
+  /** Why nothing can be asked of an export. */
+  absence(name: string): string {
+    const reason = this.failed.get(name)?.reason
+    if (reason === undefined) return `there is no export '${name}': 'candor ctl exports' lists them`
+    return `export ${name} is not served: ${reason}`
   }
 
   /** Requests that connections wait for, by the connection's number; those of a stalled host are left out. */
@@ -37,15 +68,23 @@ export class ExportDirectory extends ExportRegistry<DirectoryEntry> {
     return new Map(answers.flatMap((answer) => (answer?.ok === true ? (answer.result as [number, number][]) : [])))
   }
 
-  async #summaries(request: ControlRequest): Promise<unknown[]> {
+  async #summaries(request: ControlRequest): Promise<ExportSummary[]> {
     const answers = await Promise.all([...this.hosts].map((host) => answerOf(host, request)))
-    const known = new Map<string, unknown>()
+    const known = new Map<string, ExportSummary>()
     for (const answer of answers) {
       if (answer?.ok !== true) continue
-      for (const summary of answer.result as { readonly name: string }[]) known.set(summary.name, summary)
+      for (const summary of answer.result as ExportSummary[]) known.set(summary.name, summary)
     }
-    return [...this].map(({ name, face }) => known.get(name) ?? stalledSummary(face))
+    const served = [...this].map(({ name, face, leaving }) => {
+      const told = known.get(name) ?? stalledSummary(face)
+      return leaving ? { ...told, state: 'leaving' } : told
+    })
+    return [...served, ...[...this.failed.values()].map(failedSummary)]
   }
+}
+
+export function stalledSentence(name: string): string {
+  return `export ${name} does not answer: its thread waits for its storage; see to that first`
 }
 
 /** How long ago a host's pulse was felt, in ms. */

@@ -14,7 +14,7 @@ import { describeExport } from '../nbd/negotiation.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import { type Counters, count, PROTOCOL_ERRORS, PROTOCOL_ERRORS_AT, pulseBlock, reasonAt } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
-import type { AttachOrder, ExportFace, HostEvents, IoHost } from './io-host.js'
+import type { AttachOrder, ExportFace, HostEvents, IoHost, Removal } from './io-host.js'
 
 export interface ExportHostOptions {
   readonly limits: ConnectionLimits
@@ -36,7 +36,9 @@ export class ExportHost implements IoHost {
   readonly #registry = new ExportRegistry<Export>()
   readonly #backings = new Backings()
   readonly #connections = new Map<number, Connection>()
-  readonly #closing: (() => Promise<void>)[] = []
+  readonly #closing = new Map<string, () => Promise<void>>()
+  /** Exports that are being removed. */
+  readonly #leaving = new Set<Export>()
   readonly #timer: NodeJS.Timeout
   #draining = false
 
@@ -64,7 +66,7 @@ export class ExportHost implements IoHost {
     const { stateDirectory, log, reopen } = this.#options
     const backing = share && this.#backings.of(share)
     const { entry, close } = await openExport(config, { image, reopen }, stateDirectory, log, backing)
-    this.#closing.push(close)
+    this.#closing.set(config.name, close)
     return this.adopt(entry)
   }
 
@@ -77,7 +79,7 @@ export class ExportHost implements IoHost {
   attach({ connection, fd, exportName, established, leftover, client }: AttachOrder): void {
     const { limits, events } = this.#options
     const served = this.#registry.find(exportName)
-    if (served === undefined) {
+    if (served === undefined || this.#leaving.has(served)) {
       closeSync(fd)
       return events.connectionEnded(connection)
     }
@@ -117,24 +119,47 @@ export class ExportHost implements IoHost {
     for (const entry of this.#registry) entry.shutDown()
   }
 
+  disconnect(connection: number): void {
+    this.#connections.get(connection)?.destroy()
+  }
+
+  async remove(exportName: string, force: boolean, timeoutMs: number): Promise<Removal> {
+    const entry = this.#registry.find(exportName)
+    if (entry === undefined) throw new TypeError(`export '${exportName}' is to be removed, and is not there`)
+    this.#leaving.add(entry)
+    entry.shutDown()
+    for (const connection of this.connectionsOf(entry)) force ? connection.destroy() : connection.drain()
+    const isIdle = await this.#idle([entry], () => this.connectionsOf(entry), timeoutMs)
+    if (!isIdle) return { gone: false, unanswered: this.connectionsOf(entry).reduce(inFlightOf, 0), synced: false }
+    for (const connection of this.connectionsOf(entry)) connection.destroy()
+    const synced = await this.#finalSync(entry)
+    this.#registry.remove(entry.name)
+    this.#leaving.delete(entry)
+    await this.#closing.get(entry.name)?.()
+    this.#closing.delete(entry.name)
+    return { gone: true, unanswered: 0, synced }
+  }
+
+  connectionsOf(entry: Export): Connection[] {
+    return [...this.#connections.values()].filter(({ served }) => served === entry)
+  }
+
   async finish(timeoutMs: number): Promise<{ unanswered: number }> {
-    const deadline = performance.now() + timeoutMs
-    while (this.#busy() && performance.now() < deadline) {
-      await new Promise((resolve) => setTimeout(resolve, FINISH_POLL_MS))
-    }
-    let unanswered = 0
-    for (const connection of this.#connections.values()) {
-      unanswered += connection.inFlight
-      connection.destroy()
-    }
+    const connections = () => [...this.#connections.values()]
+    await this.#idle([...this.#registry], connections, timeoutMs)
+    const unanswered = connections().reduce(inFlightOf, 0)
+    for (const connection of connections()) connection.destroy()
     return { unanswered }
   }
 
-  #busy(): boolean {
-    // Requests whose connection is gone are on their way through storage all the same, and a sync must not overtake them.
-    for (const { waiting } of this.#registry) if (waiting.oldest !== undefined) return true
-    for (const { isBusy } of this.#connections.values()) if (isBusy) return true
-    return false
+  /** Waits until nothing is in flight and all replies are taken; false when that took too long. */
+  async #idle(entries: Iterable<Export>, connections: () => Iterable<Connection>, timeoutMs: number): Promise<boolean> {
+    const deadline = performance.now() + timeoutMs
+    while (isBusy(entries, connections())) {
+      if (performance.now() >= deadline) return false
+      await new Promise((resolve) => setTimeout(resolve, FINISH_POLL_MS))
+    }
+    return true
   }
 
   async sync(): Promise<boolean> {
@@ -154,7 +179,18 @@ export class ExportHost implements IoHost {
 
   async close(): Promise<void> {
     clearInterval(this.#timer)
-    for (const close of this.#closing.reverse()) await close()
-    this.#closing.length = 0
+    for (const close of [...this.#closing.values()].reverse()) await close()
+    this.#closing.clear()
   }
+}
+
+function isBusy(entries: Iterable<Export>, connections: Iterable<Connection>): boolean {
+  // Requests whose connection is gone are on their way through storage all the same, and a sync must not overtake them.
+  for (const { waiting } of entries) if (waiting.oldest !== undefined) return true
+  for (const connection of connections) if (connection.isBusy) return true
+  return false
+}
+
+function inFlightOf(sum: number, { inFlight }: Connection): number {
+  return sum + inFlight
 }

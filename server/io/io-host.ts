@@ -38,6 +38,15 @@ export interface EndedFault {
   readonly detail: string
 }
 
+/** How the removal of an export went. */
+export interface Removal {
+  /** False: storage has kept requests for too long, so the export stays, and takes no new requests. */
+  readonly gone: boolean
+  readonly unanswered: number
+  /** The final sync succeeded. */
+  readonly synced: boolean
+}
+
 export interface HostEvents {
   connectionFaulted(connection: number, fault: EndedFault): void
   connectionEnded(connection: number): void
@@ -52,6 +61,13 @@ export interface IoHost {
    */
   open(config: ExportConfig, image: OpenedImage, share: BackingShare | undefined): Promise<ExportFace>
   attach(order: AttachOrder): void
+  /** Ends a connection; what it asked for and was not answered is not answered any more. */
+  disconnect(connection: number): void
+  /**
+   * Stops to serve one export: its requests in flight are answered, unless `force` ends their connections first; new ones
+   * are refused; then comes the final sync, and the image is given back.
+   */
+  remove(exportName: string, force: boolean, timeoutMs: number): Promise<Removal>
   /** Asks one export something, by name, or all of them. */
   ask(request: ControlRequest): Promise<ControlReply>
   /** Every new request is refused with NBD_ESHUTDOWN from now on, and so is what is held. */

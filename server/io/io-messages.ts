@@ -24,6 +24,7 @@ export type Call =
       readonly share: BackingShare | undefined
     }
   | { readonly name: 'ask'; readonly request: ControlRequest }
+  | { readonly name: 'remove'; readonly exportName: string; readonly force: boolean; readonly timeoutMs: number }
   | { readonly name: 'finish'; readonly timeoutMs: number }
   | { readonly name: 'sync' }
   | { readonly name: 'close' }
@@ -31,6 +32,7 @@ export type Call =
 export type ToThread =
   | { readonly kind: 'call'; readonly id: number; readonly call: Call }
   | { readonly kind: 'attach'; readonly order: AttachOrder }
+  | { readonly kind: 'disconnect'; readonly connection: number }
   | { readonly kind: 'drain' }
   /** What became of the image that the thread wants open again: itself, or an OpenError's sentence. */
   | { readonly kind: 'reopened'; readonly id: number; readonly image: OpenedImage | string }

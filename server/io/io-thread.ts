@@ -45,6 +45,8 @@ function carryOut(call: Call): Promise<unknown> {
       return host.open(call.config, call.image, call.share)
     case 'ask':
       return host.ask(call.request)
+    case 'remove':
+      return host.remove(call.exportName, call.force, call.timeoutMs)
     case 'finish':
       return host.finish(call.timeoutMs)
     case 'sync':
@@ -66,6 +68,7 @@ async function answer(id: number, call: Call): Promise<void> {
 port.on('message', (message: ToThread) => {
   if (message.kind === 'call') void answer(message.id, message.call)
   else if (message.kind === 'attach') host.attach(message.order)
+  else if (message.kind === 'disconnect') host.disconnect(message.connection)
   else if (message.kind === 'drain') host.drain()
   else {
     reopening.get(message.id)?.(message.image)

@@ -5,7 +5,8 @@ import type { IoHost } from './io-host.js'
 
 interface Seat {
   readonly host: IoHost
-  readonly devices: Set<number>
+  /** How many exports of each device (st_dev). */
+  readonly devices: Map<number, number>
   exports: number
 }
 
@@ -27,21 +28,32 @@ export class Placement {
   /** The host for one more export of a device (st_dev), and whether it has to share with other devices. */
   place(device: number): { readonly host: IoHost; readonly shared: boolean } {
     const seat = this.#seatFor(device)
-    seat.devices.add(device)
+    seat.devices.set(device, (seat.devices.get(device) ?? 0) + 1)
     seat.exports += 1
     return { host: seat.host, shared: seat.devices.size > 1 }
+  }
+
+  /** An export has left its host. */
+  leave(host: IoHost, device: number): void {
+    const seat = this.#seats.find((each) => each.host === host)
+    if (seat === undefined) return
+    const left = (seat.devices.get(device) ?? 0) - 1
+    if (left > 0) seat.devices.set(device, left)
+    else seat.devices.delete(device)
+    seat.exports -= 1
   }
 
   #seatFor(device: number): Seat {
     const own = this.#seats.filter(({ devices }) => devices.has(device))
     const room = this.#seats.length < this.#threadsMax
+    const empty = this.#seats.find(({ exports }) => exports === 0)
     // Exports of one device spread over the processors: a thread per export beyond them would only cost memory.
-    if (room && own.length < availableParallelism()) return this.#added()
+    if ((room || empty) && own.length < availableParallelism()) return empty ?? this.#added()
     return least(own.length > 0 ? own : this.#seats)
   }
 
   #added(): Seat {
-    const seat = { host: this.#make(), devices: new Set<number>(), exports: 0 }
+    const seat = { host: this.#make(), devices: new Map<number, number>(), exports: 0 }
     this.#seats.push(seat)
     return seat
   }

@@ -8,7 +8,7 @@ import type { Limits } from '../limits.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import { pulseBlock } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
-import type { AttachOrder, ExportFace, HostEvents, IoHost } from './io-host.js'
+import type { AttachOrder, ExportFace, HostEvents, IoHost, Removal } from './io-host.js'
 import type { Call, FromThread, IoThreadData, ToThread } from './io-messages.js'
 
 export interface ThreadedHostOptions {
@@ -97,6 +97,14 @@ export class ThreadedHost implements IoHost {
 
   attach(order: AttachOrder): void {
     this.#tell({ kind: 'attach', order })
+  }
+
+  disconnect(connection: number): void {
+    this.#tell({ kind: 'disconnect', connection })
+  }
+
+  remove(exportName: string, force: boolean, timeoutMs: number): Promise<Removal> {
+    return this.#call({ name: 'remove', exportName, force, timeoutMs })
   }
 
   ask(request: ControlRequest): Promise<ControlReply> {

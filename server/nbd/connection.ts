@@ -1,6 +1,7 @@
 // One client in transmission, from the end of its handshake to its own end. Law: whatever the peer sends, the worst that
 // happens is the end of this connection, counted and logged once. A ProtocolError is caught here and nowhere else.
 import { decodeRequest, emptyRequest, frameSize, ProtocolError, requestHeaderBytes, viewOf } from 'nbd-protocol'
+import type { Export } from '../exports/export.js'
 import { type ByteSink, socketOn } from './adopt-socket.js'
 import type { ConnectionFault, ConnectionOptions } from './connection-options.js'
 import { PAYLOAD_BYTES_MAX, termsFor } from './negotiation.js'
@@ -37,6 +38,10 @@ export class Connection implements FrameSink, ByteSink {
     const calls = { onRoom: () => this.#roomAgain(), peerGone: () => this.#peerGone() }
     const { batch } = this.#transport
     this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, client, ...calls })
+  }
+
+  get served(): Export {
+    return this.#options.served
   }
 
   /** Serves what came behind the handshake, and reads on. */

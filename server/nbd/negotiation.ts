@@ -71,11 +71,11 @@ export function handshakeHost(
       return isShuttingDown()
     },
     *list() {
-      for (const { access, face } of directory) if (access.admits(peer)) yield face
+      for (const { access, face, leaving } of directory) if (!leaving && access.admits(peer)) yield face
     },
     find: (name) => {
       const found = directory.find(name)
-      return found?.access.admits(peer) ? found.face : undefined
+      return found?.access.admits(peer) && !found.leaving ? found.face : undefined
     },
   }
 }

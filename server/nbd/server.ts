@@ -1,9 +1,10 @@
 // The NBD front end of the main thread: listeners, handshakes, and who is where. Law: it touches no storage; a connection
 // whose handshake is done belongs to the host of its export.
+import { closeSync } from 'node:fs'
 import type { Server, Socket } from 'node:net'
 import { NoDescriptorError } from '../../backends/index.js'
 import type { ExportDirectory } from '../io/directory.js'
-import type { EndedFault, HostEvents } from '../io/io-host.js'
+import type { EndedFault, HostEvents, IoHost } from '../io/io-host.js'
 import {
   CONNECTIONS_AT,
   CONNECTIONS_REFUSED_AT,
@@ -30,6 +31,8 @@ export interface NbdLimits extends ConnectionLimits, ReceptionLimits {
 
 /** A connection as people look at it. */
 export interface Session {
+  /** By which `candor ctl disconnect` knows it. */
+  readonly id: number
   /** Address and port, or 'unix'. */
   readonly peer: string
   /** Subject of the verified client certificate. */
@@ -60,8 +63,9 @@ interface Guest {
   readonly since: number
   /** While the handshake lasts. */
   reception: Reception | undefined
-  /** The export, once it is known. */
+  /** The export, and where it lives, once it is known. */
   exportName: string | undefined
+  host: IoHost | undefined
 }
 
 export class NbdServer implements HostEvents {
@@ -85,6 +89,7 @@ export class NbdServer implements HostEvents {
     return [...this.#guests].map(([connection, { peer, since, exportName }]) => {
       const requests = exportName === undefined ? 0 : inFlight.get(connection)
       return {
+        id: connection,
         ...whoIs(peer),
         tls: peer.secured,
         ...(exportName !== undefined && { export: exportName }),
@@ -93,6 +98,15 @@ export class NbdServer implements HostEvents {
         ...(requests !== undefined && { inFlight: requests }),
       }
     })
+  }
+
+  /** Ends a connection; false when there is none of this number. */
+  disconnect(connection: number): boolean {
+    const guest = this.#guests.get(connection)
+    if (guest === undefined) return false
+    guest.reception?.destroy()
+    guest.host?.disconnect(connection)
+    return true
   }
 
   /** Listens on one more address; returns it with its real port. @throws OpenError */
@@ -112,7 +126,7 @@ export class NbdServer implements HostEvents {
     }
     if (this.#refuses(peer)) return this.#turnAway(accepted, { ...whoIs(peer), connections: this.#guests.size })
     const connection = this.#connections++
-    const guest: Guest = { peer, since: Date.now(), reception: undefined, exportName: undefined }
+    const guest: Guest = { peer, since: Date.now(), reception: undefined, exportName: undefined, host: undefined }
     try {
       guest.reception = new Reception({
         accepted,
@@ -151,10 +165,14 @@ export class NbdServer implements HostEvents {
 
   #attach(connection: number, guest: Guest, { fd, established, leftover }: HandOver): void {
     const entry = this.#options.directory.find(established.exportName)
-    if (entry === undefined)
-      throw new TypeError(`a client was let into '${established.exportName}', which is not there`)
     guest.reception = undefined
+    if (entry === undefined || entry.leaving) {
+      // It left between the last reply of the handshake and this turn.
+      closeSync(fd)
+      return this.connectionEnded(connection)
+    }
     guest.exportName = entry.name
+    guest.host = entry.host
     this.#options.log.info({ ...whoIs(guest.peer), export: entry.name }, 'client attached')
     const client = peerName(guest.peer)
     entry.host.attach({ connection, fd, exportName: entry.name, established, leftover, client })

@@ -45,6 +45,7 @@ const exportView = object(
     readOnly: yesNo,
     path: text,
     health: { type: 'string', enum: HEALTHS },
+    reason: text,
     state: text,
     stateSince: time,
     stateErrno: text,
@@ -66,6 +67,7 @@ const exportView = object(
     rates,
     errors: list(errorCount),
   },
+  'reason',
   'stateSince',
   'stateErrno',
   'releasedSince',
@@ -148,7 +150,7 @@ const map = object(
 )
 
 const session = object(
-  { peer: text, subject: text, tls: yesNo, export: text, since: time, ageSeconds: number, inFlight: count },
+  { id: count, peer: text, subject: text, tls: yesNo, export: text, since: time, ageSeconds: number, inFlight: count },
   'subject',
   'export',
   'inFlight',

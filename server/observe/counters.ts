@@ -38,6 +38,10 @@ const EXPORT_SLOTS = LATENCY_AT + COMMANDS * OUTCOMES.length * LATENCY_SLOTS
 export const EXPORT_STATES = ['ok', 'degraded', 'detached'] as const
 export type ExportState = (typeof EXPORT_STATES)[number]
 
+/** What is observed may also be an export that is wanted and not served: its counters say no more than that. */
+export const OBSERVED_STATES = [...EXPORT_STATES, 'failed'] as const
+export const STATE_FAILED = OBSERVED_STATES.indexOf('failed')
+
 /** Why a handshake did not reach transmission; label values of candor_handshake_failures_total. */
 export const HANDSHAKE_FAILURES = [
   'bad-client-flags',

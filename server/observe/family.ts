@@ -14,6 +14,8 @@ export interface ObservedExport {
   /** Of its file system, as `ObservedBacking` names it; undefined where nobody can say. */
   readonly device: string | undefined
   readonly counters: Counters
+  /** Why it is not served; absent where it is. */
+  readonly reason?: string
   /** Of its thread. */
   readonly pulse: Counters
 }
@@ -32,6 +34,8 @@ export interface Observed {
   readonly server: Counters
   /** Of the main thread. */
   readonly pulse: Counters
+  /** Of every I/O thread, also of one that has no exports any more; absent: those of the exports. */
+  readonly threads?: readonly Counters[]
   readonly exports: readonly ObservedExport[]
   readonly backings: readonly ObservedBacking[]
 }

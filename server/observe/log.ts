@@ -20,7 +20,8 @@ const BACKLOG_BYTES_MAX = 1 << 20
 /** How long the last lines may take when the server ends. */
 const LAST_LINES_MS = 1000
 
-export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent'
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
+export type LogLevel = (typeof LOG_LEVELS)[number] | 'silent'
 
 interface Repeated {
   count: number
@@ -54,6 +55,14 @@ export class LogOutput {
 
   readonly write = ({ level, details, message }: LogLine): void => {
     this.#logger[level](details, message)
+  }
+
+  get level(): string {
+    return this.#logger.level
+  }
+
+  set level(level: LogLevel) {
+    this.#logger.level = level
   }
 
   /** Waits a moment for the last lines, before the process ends. */

@@ -5,11 +5,11 @@ import { ERRNOS, errnoName } from '../../backends/index.js'
 import {
   type Counters,
   DEFERRED_AT,
-  EXPORT_STATES,
   errorAt,
   HEARTBEAT_AT,
   LOG_LOST_AT,
   latencyAt,
+  OBSERVED_STATES,
   OLDEST_SINCE_AT,
   PROTOCOL_ERRORS,
   PROTOCOL_ERRORS_AT,
@@ -42,7 +42,7 @@ export function* sizes({ exports }: Observed): Iterable<Sample> {
 export function* states({ exports }: Observed): Iterable<Sample> {
   for (const { name, counters } of exports) {
     const now = counters[STATE_AT] ?? 0
-    for (const [index, state] of EXPORT_STATES.entries()) {
+    for (const [index, state] of OBSERVED_STATES.entries()) {
       yield { labels: { export: name, state }, value: index === now ? 1 : 0 }
     }
   }
@@ -131,8 +131,8 @@ function* histogram(counters: Counters, at: number, sharedLabels: Sample['labels
 }
 
 /** A number that each thread counts for itself. Exports of one thread have one pulse. */
-function overThreads({ pulse, exports }: Observed, at: number): number {
-  const pulses = new Set([pulse, ...exports.map((one) => one.pulse)])
+function overThreads({ pulse, threads, exports }: Observed, at: number): number {
+  const pulses = new Set([pulse, ...(threads ?? exports.map((one) => one.pulse))])
   return [...pulses].reduce((sum, one) => sum + (one[at] ?? 0), 0)
 }
 

@@ -5,12 +5,12 @@ import { STALLED_MS } from '../io/directory.js'
 import {
   ALLOCATED_AT,
   type Counters,
-  EXPORT_STATES,
   HELD_AT,
   HELD_SINCE_AT,
   IN_FLIGHT_AT,
   INJECTING_AT,
   LEDGER_LOST_AT,
+  OBSERVED_STATES,
   OLDEST_SINCE_AT,
   READ_BYTES_AT,
   RECORD_FAILED_AT,
@@ -30,11 +30,21 @@ import type { ErrorEpisode, Rates, Watch } from './watch.js'
 export const HUNG_MS = 10_000
 
 /**
- * Worst first. `released`: an operator has let go of the image, and requests wait for him; `hanging`: storage does not
+ * Worst first. `failed`: its image cannot be served; `released`: an operator has let go of the image, and requests wait for him; `hanging`: storage does not
  * answer; `held`: writes wait for space; `failing`: requests have failed within the last minute, because of storage or of
  * the reserve; `suspect`: something may be lost of an export that goes on.
  */
-export const HEALTHS = ['detached', 'degraded', 'released', 'hanging', 'held', 'failing', 'suspect', 'ok'] as const
+export const HEALTHS = [
+  'failed',
+  'detached',
+  'degraded',
+  'released',
+  'hanging',
+  'held',
+  'failing',
+  'suspect',
+  'ok',
+] as const
 export type Health = (typeof HEALTHS)[number]
 
 export interface ErrorView {
@@ -50,6 +60,8 @@ export interface ExportView {
   readonly readOnly: boolean
   readonly path: string
   readonly health: Health
+  /** Why it is not served; absent where it is. */
+  readonly reason?: string
   /** The state alone, as `candor_export_state` tells it, with when it began and the errno that began it. */
   readonly state: string
   readonly stateSince?: string
@@ -107,7 +119,7 @@ function waitingMs({ counters, pulse }: ObservedExport, now: number): number {
 }
 
 function healthOf({ counters, pulse }: ObservedExport, errors: readonly ErrorEpisode[], now: number): Health {
-  const state = EXPORT_STATES[counters[STATE_AT] ?? 0] ?? 'ok'
+  const state = OBSERVED_STATES[counters[STATE_AT] ?? 0] ?? 'ok'
   if (state !== 'ok') return HEALTHS.find((health) => health === state) ?? 'degraded'
   if ((counters[RELEASED_SINCE_AT] ?? 0) > 0) return 'released'
   if ((counters[HELD_AT] ?? 0) > 0) return 'held'
@@ -123,13 +135,14 @@ export function exportView(observed: ObservedExport, watch: Watch, now = Date.no
   const at = (place: number) => counters[place] ?? 0
   const errors = watch.errorsOf(observed)
   const health = healthOf(observed, errors, now)
-  const state = EXPORT_STATES[at(STATE_AT)] ?? 'ok'
+  const state = OBSERVED_STATES[at(STATE_AT)] ?? 'ok'
   return {
     name,
     size,
     readOnly,
     path,
     health,
+    ...(observed.reason !== undefined && { reason: observed.reason }),
     state,
     ...(state !== 'ok' && at(STATE_SINCE_AT) > 0 && { stateSince: timeOf(at(STATE_SINCE_AT)) }),
     ...(state !== 'ok' && at(STATE_ERRNO_AT) > 0 && { stateErrno: errnoName(at(STATE_ERRNO_AT)) }),

@@ -15,6 +15,20 @@ function since(time: string | undefined): { readonly since?: string } {
   return time === undefined ? {} : { since: time }
 }
 
+function notServed({ name, path, reason, stateSince }: ExportView): Problem {
+  return {
+    severity: 'broken',
+    export: name,
+    title: 'its image cannot be served',
+    ...since(stateSince),
+    detail: `The configuration names ${path}, and candor could not open it: ${reason}. Nobody can attach; the other exports go on.`,
+    remedy:
+      'Mend what the sentence names, then type the command below. To do without it, take it out of the file first.',
+    command: 'candor ctl reload',
+    help: STATES_HELP,
+  }
+}
+
 function detached({ name, path, stateSince }: ExportView): Problem {
   return {
     severity: 'broken',
@@ -153,6 +167,7 @@ export function problemsOf(view: ExportView, now: number): Problem[] {
   const say = (isSo: boolean, problem: (view: ExportView, now: number) => Problem) => {
     if (isSo) found.push(problem(view, now))
   }
+  say(view.state === 'failed', notServed)
   say(view.state === 'detached', detached)
   say(view.state === 'degraded', degraded)
   say(view.recordFailed, recordFailed)

@@ -157,7 +157,10 @@ class Track {
   /** Looks at an export's counters; returns what the second brought. */
   sample(counters: Counters, now: number): { brought: readonly number[]; errors: ReadonlyMap<string, number> } {
     const sums = sumsOf(counters)
-    const before = this.#before ?? sums
+    const isAnother = this.#before?.some((sum, index) => sum > (sums[index] ?? 0)) ?? false
+    // One that was removed came back under its name, and counts from the start.
+    if (isAnother) this.episodes.clear()
+    const before = isAnother ? sums : (this.#before ?? sums)
     this.#before = sums
     const errors = this.#sampleErrors(counters, now)
     const brought = sums.map((sum, index) => sum - (before[index] ?? 0))

@@ -69,6 +69,16 @@ describe('a configuration file', () => {
     assert.deepEqual(one.inject, [])
   })
 
+  test('makes one export writable where all others are read-only, unless the command line says read-only', (t) => {
+    const text =
+      'read-only: true\nexports:\n  a:\n    image: a\n  b:\n    image: b\n    read-only: false\n    create: 1M\n'
+    const config = written(t, text)
+    const readOnly = (flags: object) =>
+      configOf(withConfigFile({ ...NO_FLAGS, config, ...flags })).exports.map((each) => each.readOnly)
+    assert.deepEqual(readOnly({}), [true, false])
+    assert.throws(() => readOnly({ 'read-only': true }), /--create and --read-only exclude each other/)
+  })
+
   test('stands behind the words of the command line', (t) => {
     const flags = { images: ['three=/srv/three.img'], config: written(t, WHOLE), reserve: ['3G'], http: '127.0.0.1:1' }
     const { exports, http } = configOf(withConfigFile(flags))

@@ -16,6 +16,7 @@ const HEALTH_WORDS: Readonly<Record<string, string>> = {
   hanging: 'storage does not answer',
   released: 'released: requests wait',
   degraded: 'degraded: FLUSH fails',
+  failed: 'failed: not served',
   detached: 'detached: image removed',
 }
 

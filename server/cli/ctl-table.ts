@@ -1,0 +1,50 @@
+// What `candor ctl` prints for people: one line for each export, a table of sessions, a sentence for the rest.
+import type { ExportSummary } from '../control/export-summary.js'
+import type { Session } from '../nbd/server.js'
+import { formatBytes } from './format.js'
+
+function exportLine({ name, size, readOnly, state, reason, ...more }: ExportSummary): string {
+  if (reason !== undefined) return `${name}: ${state}: ${reason}`
+  const { suspectBytes, suspectRanges, allocated, reserve, held, heldSince, releasedSince } = more
+  const access = readOnly ? 'read-only' : 'writable'
+  const suspect = suspectBytes === 0 ? '' : `, ${formatBytes(suspectBytes)} suspect in ${suspectRanges} ranges`
+  const waiting = held === 0 ? '' : `, ${held} writes held for want of space since ${heldSince}`
+  const space = `, ${formatBytes(allocated)} allocated${reserve === 0 ? '' : `, ${formatBytes(reserve)} in reserve`}`
+  const released =
+    releasedSince === undefined ? '' : `, released since ${releasedSince}: 'candor ctl resume ${name}' ends it`
+  return `${name}: ${state}, ${formatBytes(size)}, ${access}${space}${suspect}${waiting}${released}`
+}
+
+/** Columns as wide as their longest word, two spaces between them. */
+function table(rows: readonly (readonly string[])[]): string {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)))
+  const line = (row: readonly string[]) => row.map((word, column) => word.padEnd(widths[column] ?? 0)).join('  ')
+  return rows.map((row) => line(row).trimEnd()).join('\n')
+}
+
+function sessionTable(sessions: readonly Session[]): string {
+  if (sessions.length === 0) return 'nobody is connected'
+  const rows = sessions.map(({ id, peer, export: name, tls, ageSeconds, inFlight, subject }) => [
+    String(id),
+    peer,
+    name ?? '(handshake)',
+    tls ? 'yes' : 'no',
+    `${Math.round(ageSeconds)} s`,
+    String(inFlight ?? '?'),
+    subject ?? '',
+  ])
+  return table([['ID', 'PEER', 'EXPORT', 'TLS', 'AGE', 'IN FLIGHT', 'SUBJECT'], ...rows])
+}
+
+const exportLines = (result: unknown) => [result].flat().map((each) => exportLine(each as ExportSummary))
+
+/** What is printed of a result, by the action that brought it; those of exports have a line for each. */
+export function inWords(action: string, result: unknown): string {
+  const { name = '', id = '', level = '' } = result as Readonly<Record<string, string>>
+  if (action === 'sessions') return sessionTable(result as readonly Session[])
+  if (action === 'remove') return `${name} is removed`
+  if (action === 'disconnect') return `session ${id} is ended`
+  if (action === 'log-level') return `logged from ${level} on`
+  const lines = exportLines(result)
+  return lines.length === 0 ? 'nothing is served' : lines.join('\n')
+}

@@ -1,0 +1,55 @@
+// Exports that come while the server runs: the words that an operator gives for one, before those that the server was
+// started with for all.
+import { resolve } from 'node:path'
+import type { Config, ServeFlags } from './config.js'
+import { type ExportConfig, exportsOf, parseReserve, parseSpacePolicy, parseSuspectReads } from './config-exports.js'
+import { parseImage, UsageError } from './values.js'
+
+/** What `candor ctl add` takes beside the image: all that `candor serve` knows of single exports. */
+export const EXPORT_FLAGS: readonly string[] = [
+  'create',
+  'read-only',
+  'on-enospc',
+  'reserve',
+  'suspect-reads',
+  'allow-clients',
+  'allow-subjects',
+  'inject',
+]
+
+export type ExportFlags = Pick<
+  ServeFlags,
+  'create' | 'read-only' | 'on-enospc' | 'reserve' | 'suspect-reads' | 'allow-clients' | 'allow-subjects' | 'inject'
+>
+
+/** One more export of a server. @throws UsageError */
+export function addedExport({ flags, tls }: Config, image: string, own: ExportFlags): ExportConfig {
+  const { name, path } = parseImage(image)
+  const others = flags.images.filter((word) => parseImage(word).name !== name)
+  if ((own['allow-subjects'] ?? []).length > 0 && !tls.verifyClient) {
+    throw new UsageError('--allow-subjects looks at client certificates: start candor with --tls-verify-client')
+  }
+  const listed = (names: readonly string[] = []) => names.filter((each) => each !== name)
+  const apart = { 'read-only-export': listed(flags['read-only-export']), writable: listed(flags.writable) }
+  const wanted = exportsOf({ ...flags, ...apart, ...own, images: [...others, image] }).at(-1)
+  if (wanted === undefined) throw new TypeError(`no export came of ${image}`)
+  return { ...wanted, path: resolve(path) }
+}
+
+/** What `candor ctl set` gives. @throws UsageError, also where it gives nothing */
+export function policyOf(own: ExportFlags): Partial<ExportConfig> {
+  const known = ['on-enospc', 'reserve', 'suspect-reads'] as const
+  for (const key of Object.keys(own)) {
+    if (known.some((each) => each === key)) continue
+    throw new UsageError(`--${key} cannot be set while the export is served: change it in the configuration file`)
+  }
+  const [onSpace, reserve, suspects] = known.map((key) => own[key]?.at(-1))
+  if (onSpace === undefined && reserve === undefined && suspects === undefined) {
+    throw new UsageError('ctl set changes nothing: give --on-enospc, --reserve or --suspect-reads')
+  }
+  return {
+    ...(onSpace !== undefined && { onSpace: parseSpacePolicy(onSpace, '--on-enospc') }),
+    ...(reserve !== undefined && { reserve: parseReserve(reserve, '--reserve') }),
+    ...(suspects !== undefined && { readsSuspects: parseSuspectReads(suspects, '--suspect-reads') }),
+  }
+}

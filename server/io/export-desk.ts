@@ -1,0 +1,187 @@
+// Opens exports and takes them out of service, at start and while the server runs. Law: one change of the set at a time;
+// whoever is connected to an export that stays notices nothing.
+import { resolve } from 'node:path'
+import { closeImage, OpenError, openImage } from '../../backends/index.js'
+import type { ExportConfig } from '../config.js'
+import { type ControlReply, failed } from '../control/export-actions.js'
+import { Access } from '../exports/access.js'
+import type { ExportPolicy } from '../exports/export-options.js'
+import { exportCounters, STATE_AT, STATE_FAILED, STATE_SINCE_AT } from '../observe/counters.js'
+import type { Observed } from '../observe/family.js'
+import type { Log } from '../observe/log.js'
+import { BackingDesk, type Outgrowing } from './backing-desk.js'
+import { answerOf, type DirectoryEntry, type ExportDirectory, stalledSentence, unlessStalled } from './directory.js'
+import type { IoHost, Removal } from './io-host.js'
+import { Placement } from './placement.js'
+
+export interface ExportDeskOptions {
+  readonly directory: ExportDirectory
+  readonly log: Log
+  /** Starts one more I/O thread; there are never more than `workersMax`. */
+  readonly makeHost: () => IoHost
+  readonly workersMax: number
+  /** How long a removal waits for requests in flight. */
+  readonly shutdownTimeoutMs: number
+  /** What is observed is another now. */
+  readonly changed: () => void
+}
+
+export class ExportDesk {
+  readonly #options: ExportDeskOptions
+  readonly #directory: ExportDirectory
+  readonly #placement: Placement
+  readonly #backings = new BackingDesk()
+  readonly #devices = new Map<string, number>()
+  #last: Promise<unknown> = Promise.resolve()
+  #closed = false
+
+  constructor(options: ExportDeskOptions) {
+    this.#options = options
+    this.#directory = options.directory
+    this.#placement = new Placement(options.makeHost, options.workersMax)
+  }
+
+  get hosts(): readonly IoHost[] {
+    return this.#placement.hosts
+  }
+
+  /** File systems that their images could outgrow. */
+  get outgrowing(): Outgrowing[] {
+    return this.#backings.outgrowing()
+  }
+
+  /** What the HTTP thread is told of the exports. */
+  observed(mainPulse: Observed['pulse']): Pick<Observed, 'threads' | 'exports' | 'backings'> {
+    const served = [...this.#directory].map(({ name, face: { size, readOnly, counters }, config, host: { pulse } }) => {
+      const device = this.#backings.deviceOf(name)
+      return { name, size, readOnly, path: resolve(config?.path ?? ''), device, counters, pulse }
+    })
+    const failed = [...this.#directory.failed.values()].map(({ name, config, counters, reason }) => {
+      const { path, readOnly } = config
+      return { name, size: 0, readOnly, path: resolve(path), device: undefined, counters, pulse: mainPulse, reason }
+    })
+    const threads = this.hosts.map(({ pulse }) => pulse)
+    return { threads, exports: [...served, ...failed], backings: this.#backings.observed() }
+  }
+
+  /** Runs `change` when no other one is running. @throws OpenError once the server is on its way out */
+  alone<Result>(change: () => Promise<Result>): Promise<Result> {
+    const done = this.#last.then(() => {
+      if (this.#closed) throw new OpenError('the server is on its way out')
+      return change()
+    })
+    this.#last = done.catch(() => undefined)
+    return done
+  }
+
+  /** Lets no further change begin, and waits for the one that runs. */
+  async close(): Promise<void> {
+    this.#closed = true
+    await this.#last
+  }
+
+  /** Opens an image and serves it. @throws OpenError with one sentence for the operator */
+  async add(config: ExportConfig): Promise<void> {
+    const { name } = config
+    this.#refuseTwins(config)
+    const image = await openImage(config)
+    let host: IoHost
+    try {
+      const placed = this.#placement.place(image.device)
+      host = placed.host
+      if (placed.shared) {
+        const message = 'shares its thread with exports on other devices: --workers allows no more threads'
+        this.#options.log.warn({ export: name }, message)
+      }
+    } catch (error) {
+      closeImage(image)
+      throw error
+    }
+    try {
+      const face = await host.open(config, image, this.#backings.shareFor(name, image.place, host))
+      this.#directory.failed.delete(name)
+      this.#directory.add({ name, face, access: new Access(config.access), host, config })
+      this.#devices.set(name, image.device)
+    } catch (error) {
+      this.#backings.left(name)
+      this.#placement.leave(host, image.device)
+      throw error
+    }
+    this.#options.changed()
+  }
+
+  #refuseTwins({ name, path }: ExportConfig): void {
+    if (this.#directory.holds(name)) {
+      throw new OpenError(
+        `there is an export '${name}' already: remove it first, or give the image another name, NAME=IMAGE`,
+      )
+    }
+    for (const entry of this.#directory) {
+      if (entry.config === undefined || resolve(entry.config.path) !== resolve(path)) continue
+      throw new OpenError(`${path} is served already, as export '${entry.name}'`)
+    }
+  }
+
+  /** Lists an export that is wanted, and cannot be served. */
+  fail(config: ExportConfig, reason: string): void {
+    const { name } = config
+    const known = this.#directory.failed.get(name)
+    const counters = known?.counters ?? exportCounters()
+    counters[STATE_AT] = STATE_FAILED
+    counters[STATE_SINCE_AT] ||= Date.now()
+    this.#directory.failed.set(name, { name, config, reason, counters })
+    this.#options.log.error({ export: name, reason }, `export ${name} has failed: ${reason}`)
+    this.#options.changed()
+  }
+
+  /** Forgets an export that has failed; false when there is none. */
+  forgetFailed(name: string): boolean {
+    const known = this.#directory.failed.delete(name)
+    if (known) this.#options.changed()
+    return known
+  }
+
+  /**
+   * Takes an export out of service, as IoHost.remove does. undefined: its thread stands still; it will leave when that
+   * goes on.
+   */
+  async remove(entry: DirectoryEntry, force: boolean): Promise<Removal | undefined> {
+    const { name, host } = entry
+    this.#directory.replace({ ...entry, leaving: true })
+    const removal = host.remove(name, force, this.#options.shutdownTimeoutMs).then((how) => {
+      if (how.gone) this.#removed(name, host)
+      return how
+    })
+    return unlessStalled(host, removal)
+  }
+
+  #removed(name: string, host: IoHost): void {
+    this.#directory.remove(name)
+    this.#backings.left(name)
+    this.#placement.leave(host, this.#devices.get(name) ?? 0)
+    this.#devices.delete(name)
+    this.#options.log.info({ export: name }, `export ${name} is removed`)
+    this.#options.changed()
+  }
+
+  /** Gives an export another policy, or other rules of access, while it is served. */
+  async set(entry: DirectoryEntry, patch: Partial<ExportConfig>): Promise<ControlReply> {
+    const { name, host, config } = entry
+    const { onSpace, reserve, readsSuspects, inject, access } = patch
+    const policy: Partial<ExportPolicy> = {
+      ...(onSpace !== undefined && { onSpace }),
+      ...(reserve !== undefined && { reserve }),
+      ...(readsSuspects !== undefined && { readsSuspects }),
+    }
+    if (inject !== undefined) {
+      const words = inject.map(({ text }) => text)
+      await answerOf(host, { command: 'inject', name, words })
+    }
+    const reply = await answerOf(host, { command: 'set', name, policy })
+    if (reply === undefined) return failed(stalledSentence(name))
+    if (!reply.ok || config === undefined) return reply
+    const rules = access === undefined ? {} : { access: new Access(access) }
+    this.#directory.replace({ ...entry, ...rules, config: { ...config, ...patch } })
+    return reply
+  }
+}
