@@ -3,10 +3,15 @@
 // back has failed nothing is begun before a sync has succeeded: an operator's attempt to resume is to find the errors.
 import { DONE, errnoOf, isSyncFailure, type Outcome } from '../outcome.js'
 
-/** Bytes written before their write-back is begun: enough for long requests, little enough to wait for. */
+/** Bytes of a stream before their write-back is begun: enough for long requests, little enough to wait for. */
 const STEP_BYTES = 32 << 20
-/** The same where they lie scattered: such places are often written again, and each time would be written back. */
-const SCATTERED_STEP_BYTES = 512 << 20
+/** A stream's write-back is begun no more often than this: what is written again meanwhile is written back once. */
+const STEP_MS = 1000
+/** However fast they come, so many different bytes that nobody has begun to write are enough; scattered ones take longer. */
+const STREAM_BYTES_MAX = 1 << 30
+const SCATTERED_BYTES_MAX = 512 << 20
+/** Writes of this size are taken for a stream wherever they lie. */
+const LARGE_BYTES = 64 << 10
 
 /** Begins write-back of a range (sync_file_range(2) with SYNC_FILE_RANGE_WRITE), in the pool. */
 type Begin = (offset: number, length: number) => Promise<Outcome>
@@ -16,6 +21,9 @@ export class WriteBack {
   #running: Promise<void> | undefined
   #halted = false
   #bytes = 0
+  #streamed = 0
+  #lastEnd = 0
+  #beganAt = Number.NEGATIVE_INFINITY
   /** All that was written since the last beginning lies in [start, end). */
   #start = Number.MAX_SAFE_INTEGER
   #end = 0
@@ -28,15 +36,20 @@ export class WriteBack {
   /** A write has reached the page cache. */
   wrote(offset: number, length: number): void {
     this.#bytes += length
+    if (offset === this.#lastEnd || length >= LARGE_BYTES) this.#streamed += length
+    this.#lastEnd = offset + length
     if (offset < this.#start) this.#start = offset
     if (offset + length > this.#end) this.#end = offset + length
-    if (this.#isDue && this.#running === undefined) this.#next()
+    if (this.#running === undefined && this.#isDue) this.#next()
   }
 
   get #isDue(): boolean {
     if (this.#halted || this.#bytes < STEP_BYTES) return false
-    // A range of which half was written at least is a stream's, or several streams'.
-    return this.#end - this.#start <= 2 * this.#bytes || this.#bytes >= SCATTERED_STEP_BYTES
+    // Scattered places are often written again, and each time would be written back.
+    if (this.#streamed >= STEP_BYTES && performance.now() - this.#beganAt >= STEP_MS) return true
+    const most = 2 * this.#streamed >= this.#bytes ? STREAM_BYTES_MAX : SCATTERED_BYTES_MAX
+    // What was written again and again is dirty once.
+    return Math.min(this.#bytes, this.#end - this.#start) >= most
   }
 
   /** Runs a write that waits for storage, and minds what it wrote. */
@@ -49,6 +62,8 @@ export class WriteBack {
   #next(): void {
     const [start, end] = [this.#start, this.#end]
     this.#bytes = 0
+    this.#streamed = 0
+    this.#beganAt = performance.now()
     this.#start = Number.MAX_SAFE_INTEGER
     this.#end = 0
     this.#running = this.#begin(start, end - start).then((outcome) => {

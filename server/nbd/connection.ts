@@ -113,6 +113,14 @@ export class Connection implements FrameSink, ByteSink {
     return this.#transmission.halt !== 'none'
   }
 
+  get keeps(): boolean {
+    return this.#transmission.keeps
+  }
+
+  get headerBytes(): number {
+    return requestHeaderBytes(this.#extended)
+  }
+
   frameBytes(view: DataView, at: number, end: number): number | undefined {
     if (end - at < requestHeaderBytes(this.#extended)) return undefined
     const bytes = frameSize(view, at, this.#extended)
@@ -123,8 +131,8 @@ export class Connection implements FrameSink, ByteSink {
     return bytes
   }
 
-  serve(bytes: Uint8Array, view: DataView, at: number, end: number): number {
-    const stopped = this.#transmission.serve(bytes, view, at, end)
+  serve(bytes: Uint8Array, view: DataView, at: number, end: number, pooled?: Uint8Array): number {
+    const stopped = this.#transmission.serve(bytes, view, at, end, pooled)
     if (!this.#transmission.disconnected) return stopped
     this.#leaveWhenDone()
     return end

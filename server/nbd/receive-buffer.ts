@@ -16,12 +16,18 @@ const slabTarget = slab.subarray(HEADROOM_BYTES)
 
 /** Who serves the frames. */
 export interface FrameSink {
-  /** Serves whole frames of bytes[at, end) and returns where it stopped. */
-  serve(bytes: Uint8Array, view: DataView, at: number, end: number): number
+  /**
+   * Serves whole frames of bytes[at, end) and returns where it stopped. `pooled`: these bytes are one frame in a buffer
+   * of the pool, which is the sink's own from here on when `keeps` is true afterwards.
+   */
+  serve(bytes: Uint8Array, view: DataView, at: number, end: number, pooled?: Uint8Array): number
+  readonly keeps: boolean
   /** True when `serve` stopped although a whole frame was there: it wants to be called again later. */
   readonly halted: boolean
   /** Bytes of the frame that begins at `at`; undefined while its header is incomplete. */
   frameBytes(view: DataView, at: number, end: number): number | undefined
+  /** Bytes in front of a frame's payload. */
+  readonly headerBytes: number
   /** Larger frames are thrown away as they come. */
   readonly frameBytesMax: number
   /** A frame was too large and has passed; `header` is a copy of its first bytes. */
@@ -54,6 +60,8 @@ export class ReceiveBuffer {
   #skippedHeader: Uint8Array | undefined
   /** Whether the bytes that come next were promised room in `#frame`; else they come into the slab. */
   #lentFrame = false
+  /** The last frame had a buffer of its own; the next one most likely will. */
+  #large = false
 
   constructor(sink: FrameSink) {
     this.#sink = sink
@@ -62,7 +70,9 @@ export class ReceiveBuffer {
   /** Where the kernel is to put the next bytes. Valid until this thread reads for another connection. */
   get target(): Uint8Array {
     this.#lentFrame = this.#frame !== undefined
-    return this.#frame === undefined ? slabTarget : this.#frame.subarray(this.#filled)
+    if (this.#frame !== undefined) return this.#frame.subarray(this.#filled)
+    // Behind one large frame most likely comes another: its header alone is read, and nothing of its payload copied.
+    return this.#large ? slabTarget.subarray(0, this.#sink.headerBytes) : slabTarget
   }
 
   /** True while frames wait for the sink: nothing more may be read until `resume` has served them. */
@@ -136,10 +146,11 @@ export class ReceiveBuffer {
 
   #serve(region: Region): void {
     const { bytes, view, at, end, pooled } = region
-    const stopped = this.#sink.serve(bytes, view, at, end)
+    const stopped = this.#sink.serve(bytes, view, at, end, pooled)
     if (stopped < end && this.#sink.halted) return this.#wait(region, stopped)
+    this.#large = pooled !== undefined
     if (stopped < end) this.#keepPartial(bytes, view, stopped, end)
-    if (pooled !== undefined) giveBuffer(pooled)
+    if (pooled !== undefined && !this.#sink.keeps) giveBuffer(pooled)
   }
 
   #wait(region: Region, at: number): void {

@@ -16,22 +16,12 @@ import { DONE, EIO, errnoOf, type Outcome, RESERVED } from '../../backends/index
 import type { Export } from '../exports/export.js'
 import { isSpaceError } from '../exports/space-hold.js'
 import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
-import type { Latency } from '../observe/latency.js'
+import type { Answers } from './answers.js'
 import type { BlockStatus } from './block-status.js'
+import { giveBuffer, type OwnedPayload } from './buffer-pool.js'
 import { submitChange, takesSpace } from './changes.js'
 import { readReply } from './read-reply.js'
 import { changesImage } from './validation.js'
-
-/** Where the answers go: the transmission that the requests came from. */
-export interface SlowAnswers {
-  readonly latency: Latency
-  done(request: DecodedRequest): void
-  /** A whole reply with data, in buffers that are given away. */
-  data(parts: readonly Uint8Array[]): void
-  failed(request: DecodedRequest, outcome: Outcome): void
-  /** A request has left; the connection may go on reading. */
-  settled(): void
-}
 
 export interface SlowLimits {
   /** Requests of one connection that may be slow at once; at the bound its socket is not read. */
@@ -40,12 +30,12 @@ export interface SlowLimits {
   readonly slowBytesMax: number
 }
 
-const NOTHING = new Uint8Array(0)
+const NOTHING: OwnedPayload = { bytes: new Uint8Array(0), pooled: undefined }
 
 export class SlowRequests {
   readonly #export: Export
   readonly #status: BlockStatus
-  readonly #answers: SlowAnswers
+  readonly #answers: Answers
   readonly #limits: SlowLimits
   readonly #client: string
   readonly #peerGone: () => boolean
@@ -56,7 +46,7 @@ export class SlowRequests {
   constructor(
     served: Export,
     status: BlockStatus,
-    answers: SlowAnswers,
+    answers: Answers,
     limits: SlowLimits,
     client: string,
     peerGone: () => boolean,
@@ -85,10 +75,10 @@ export class SlowRequests {
     this.#export.recess.dropUnwanted()
   }
 
-  /** Takes a request on. `payload` is owned from here; the request is copied. */
-  start(request: DecodedRequest, payload: Uint8Array = NOTHING): void {
+  /** Takes a request on. The payload is owned from here, and given back in the end; the request is copied. */
+  start(request: DecodedRequest, payload: OwnedPayload = NOTHING): void {
     const own = { ...request }
-    const bytes = payload.length + (own.type === NBD_CMD_READ ? own.length : 0)
+    const bytes = payload.bytes.length + (own.type === NBD_CMD_READ ? own.length : 0)
     this.#count += 1
     this.#bytes += bytes
     const { latency } = this.#answers
@@ -96,7 +86,8 @@ export class SlowRequests {
     count(this.#export.counters, DEFERRED_AT + commandIndex(own.type))
     count(this.#export.counters, IN_FLIGHT_AT)
     const waiting = this.#export.waiting.enter(own.type)
-    void this.#run(own, payload).then((outcome) => {
+    void this.#run(own, payload.bytes).then((outcome) => {
+      if (payload.pooled !== undefined) giveBuffer(payload.pooled)
       if (outcome !== undefined) latency.answered(own.type, outcome, sinceMs)
       this.#export.waiting.leave(waiting)
       this.#count -= 1

@@ -17,17 +17,16 @@ import {
   type ReplyStyle,
   requestHeaderBytes,
 } from 'nbd-protocol'
-import { DONE, EIO, errnoOf, type Outcome, RESERVED, WOULD_BLOCK } from '../../backends/index.js'
+import { DONE, EIO, WOULD_BLOCK } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { isSpaceError } from '../exports/space-hold.js'
 import { count, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
-import { Latency } from '../observe/latency.js'
+import { Answers } from './answers.js'
 import { BlockStatus } from './block-status.js'
-import { copyOf } from './buffer-pool.js'
-import { hostSays, nbdErrorOf, refusalSays } from './nbd-errno.js'
-import { encodeReadHeader, readHeaderBytes, replyDone, replyError } from './replies.js'
+import { copyOf, ownedCopy } from './buffer-pool.js'
+import { encodeReadHeader, readHeaderBytes } from './replies.js'
 import type { ReplyBatch } from './reply-batch.js'
-import { type SlowAnswers, SlowRequests } from './slow-requests.js'
+import { SlowRequests } from './slow-requests.js'
 import {
   type Halt,
   type TransmissionLimits,
@@ -37,24 +36,25 @@ import {
 } from './transmission-options.js'
 import { changesImage, promisesDurability, type Terms, validate } from './validation.js'
 
-export class Transmission implements SlowAnswers {
+export class Transmission {
   readonly #export: Export
   readonly #style: ReplyStyle
   readonly #extended: boolean
   readonly #terms: Terms
   readonly #batch: ReplyBatch
   readonly #limits: TransmissionLimits
-  readonly settled: () => void
-  readonly #client: string
+  readonly #answers: Answers
   readonly #status: BlockStatus
   readonly #slow: SlowRequests
   readonly #request = emptyRequest()
   readonly #headerBytes: number
   readonly #readHeaderBytes: number
-  readonly latency: Latency
   #inspected = false
-  #serving = false
   #draining = false
+  /** The pool's buffer that holds nothing but the frame which is being served. */
+  #pooled: Uint8Array | undefined
+  /** The last `serve` kept it: it is given back when the request is answered. */
+  keeps = false
   /** True after NBD_CMD_DISC: nothing that follows is served. */
   disconnected = false
   /** Why the last `serve` left bytes unserved: for an incomplete frame ('none'), for want of room, for fairness. */
@@ -67,13 +67,11 @@ export class Transmission implements SlowAnswers {
     this.#terms = terms
     this.#batch = batch
     this.#limits = limits
-    this.settled = onRoom
-    this.#client = client
+    this.#answers = new Answers({ served, style, batch, client, settled: onRoom })
     this.#headerBytes = requestHeaderBytes(this.#extended)
     this.#readHeaderBytes = readHeaderBytes(style)
     this.#status = new BlockStatus(served, style, contexts)
-    this.latency = new Latency(served.counters)
-    this.#slow = new SlowRequests(served, this.#status, this, limits, client, peerGone)
+    this.#slow = new SlowRequests(served, this.#status, this.#answers, limits, client, peerGone)
   }
 
   /** Requests that were taken and not answered yet. */
@@ -92,17 +90,16 @@ export class Transmission implements SlowAnswers {
 
   /**
    * Serves the whole frames of bytes[at, end) and returns where it stopped; `halt` says why. The bytes are loaned:
-   * what has to outlive this call is copied. @throws ProtocolError when the stream is lost
+   * what has to outlive this call is copied, or kept with the pool's buffer of which it is a part. @throws ProtocolError when the stream is lost
    */
-  serve(bytes: Uint8Array, view: DataView, at: number, end: number): number {
-    this.#serving = true
-    this.latency.arrived()
+  serve(bytes: Uint8Array, view: DataView, at: number, end: number, pooled?: Uint8Array): number {
+    this.#pooled = pooled
+    this.keeps = false
+    this.#answers.turnBegins()
     try {
       return this.#serve(bytes, view, at, end)
     } finally {
-      this.#serving = false
-      this.#batch.flush()
-      this.latency.handedOver()
+      this.#answers.turnEnds()
     }
   }
 
@@ -135,10 +132,9 @@ export class Transmission implements SlowAnswers {
   /** Answers a request whose payload was too large to be kept, and was thrown away as it came. */
   refuseOversize(request: DecodedRequest): void {
     count(this.#export.counters, REQUESTS_AT + commandIndex(request.type))
-    this.latency.arrived()
-    this.#refuse(request, NBD_EINVAL)
-    this.#batch.flush()
-    this.latency.handedOver()
+    this.#answers.turnBegins()
+    this.#answers.refuse(request, NBD_EINVAL)
+    this.#answers.turnEnds()
   }
 
   #take(request: DecodedRequest, bytes: Uint8Array, at: number): void {
@@ -148,11 +144,12 @@ export class Transmission implements SlowAnswers {
     }
     count(this.#export.counters, REQUESTS_AT + commandIndex(request.type))
     const refusal = this.#draining ? NBD_ESHUTDOWN : validate(request, this.#terms)
-    if (refusal !== NBD_SUCCESS) this.#refuse(request, refusal)
-    else if (this.#export.durability.unrecorded) this.failed(request, EIO)
+    if (refusal !== NBD_SUCCESS) this.#answers.refuse(request, refusal)
+    else if (this.#export.durability.unrecorded) this.#answers.failed(request, EIO)
     else if (promisesDurability(request) && this.#export.durability.failure !== DONE) {
-      this.failed(request, this.#export.durability.failure)
-    } else if (request.length === 0 && (request.type === NBD_CMD_READ || changesImage(request.type))) this.done(request)
+      this.#answers.failed(request, this.#export.durability.failure)
+    } else if (request.length === 0 && (request.type === NBD_CMD_READ || changesImage(request.type)))
+      this.#answers.done(request)
     else if (request.type === NBD_CMD_READ) this.#read(request)
     else if (request.type === NBD_CMD_WRITE) this.#write(request, bytes, at)
     else if (request.type === NBD_CMD_BLOCK_STATUS) this.#blockStatus(request, copyOf(bytes, at, request.payloadLength))
@@ -162,18 +159,18 @@ export class Transmission implements SlowAnswers {
   #read(request: DecodedRequest): void {
     const { backend, counters } = this.#export
     const { offset, length } = request
-    if (this.#export.firstSuspect(offset, length) !== undefined) return this.failed(request, EIO)
+    if (this.#export.firstSuspect(offset, length) !== undefined) return this.#answers.failed(request, EIO)
     const at = this.#batch.reserve(this.#readHeaderBytes + length)
     const start = at + this.#readHeaderBytes
     const outcome = backend.readNow(this.#batch.bytes, start, length, offset)
     if (outcome === WOULD_BLOCK) return this.#slow.start(request)
-    if (outcome !== DONE) return this.failed(request, outcome)
+    if (outcome !== DONE) return this.#answers.failed(request, outcome)
     this.#export.durability.readBack(offset, length)
-    if (this.#export.firstSuspect(offset, length) !== undefined) return this.failed(request, EIO)
+    if (this.#export.firstSuspect(offset, length) !== undefined) return this.#answers.failed(request, EIO)
     encodeReadHeader(this.#batch.view, at, this.#style, request)
     this.#batch.commit(start + length)
     count(counters, READ_BYTES_AT, length)
-    this.latency.served(NBD_CMD_READ)
+    this.#answers.latency.served(NBD_CMD_READ)
   }
 
   #write(request: DecodedRequest, bytes: Uint8Array, at: number): void {
@@ -186,60 +183,29 @@ export class Transmission implements SlowAnswers {
       served.inspect()
     }
     served.durability.mark(offset, length)
-    if (served.durability.unrecorded) return this.failed(request, EIO)
+    if (served.durability.unrecorded) return this.#answers.failed(request, EIO)
     const outcome = served.backend.writeNow(bytes, at, length, offset)
     if (outcome === WOULD_BLOCK) return this.#writeLater(request, bytes, at)
     if (outcome !== DONE) {
       if (served.space.holds && isSpaceError(outcome)) return this.#writeLater(request, bytes, at)
-      return this.failed(request, outcome)
+      return this.#answers.failed(request, outcome)
     }
     if (served.durability.suspect.count !== 0) served.durability.rewritten(offset, length)
     served.reached(offset + length)
     served.room.took(length)
     count(served.counters, WRITTEN_BYTES_AT, length)
-    this.done(request)
+    this.#answers.done(request)
   }
 
   #writeLater(request: DecodedRequest, bytes: Uint8Array, at: number): void {
-    const ownedPayload = copyOf(bytes, at, request.length)
-    this.#slow.start(request, ownedPayload)
+    const pooled = this.#pooled
+    if (pooled === undefined) return this.#slow.start(request, ownedCopy(bytes, at, request.length))
+    this.keeps = true
+    this.#slow.start(request, { bytes: bytes.subarray(at, at + request.length), pooled })
   }
 
   #blockStatus(request: DecodedRequest, ownedFilter: Uint8Array): void {
-    if (this.#status.question(request, ownedFilter) === undefined) return this.#refuse(request, NBD_EINVAL)
-    this.#slow.start(request, ownedFilter)
-  }
-
-  /** The request's own fault, or the server's leaving: the image was not asked. */
-  #refuse(request: DecodedRequest, error: number): void {
-    this.#note(request, error)
-    this.latency.refused(request.type)
-    replyError(this.#batch, this.#style, request, error, refusalSays(request, error))
-  }
-
-  // What follows is also how SlowRequests answers; outside of a serving turn the batch has to be sent.
-
-  done(request: DecodedRequest): void {
-    replyDone(this.#batch, this.#style, request)
-    if (this.#serving) this.latency.served(request.type)
-    else this.#batch.flushSoon()
-  }
-
-  data(parts: readonly Uint8Array[]): void {
-    this.#batch.send(parts)
-  }
-
-  failed(request: DecodedRequest, outcome: Outcome): void {
-    const { type, offset, length } = request
-    this.#note(request, errnoOf(outcome), outcome === RESERVED)
-    const suspect = type === NBD_CMD_READ ? this.#export.firstSuspect(offset, length) : undefined
-    const text = suspect === undefined ? hostSays(type, outcome) : 'these bytes may have been lost; write them again'
-    replyError(this.#batch, this.#style, request, nbdErrorOf(outcome), text, suspect)
-    if (this.#serving) this.latency.failed(type, outcome)
-    else this.#batch.flushSoon()
-  }
-
-  #note({ type, offset, length }: DecodedRequest, errno: number, byReserve = false): void {
-    this.#export.failed({ client: this.#client, command: type, errno, offset, length, byReserve })
+    if (this.#status.question(request, ownedFilter) === undefined) return this.#answers.refuse(request, NBD_EINVAL)
+    this.#slow.start(request, { bytes: ownedFilter, pooled: undefined })
   }
 }
