@@ -19,7 +19,9 @@ export function descriptorOf(socket: Socket): number {
 
 function throughTunnel(socket: Socket): number {
   const [near, far] = socketPair()
-  const tunnel = new Socket({ fd: near, readable: true, writable: true })
+  const tunnel = new Socket({ fd: near, readable: true, writable: true, allowHalfOpen: true })
+  // Behind its farewell a peer closes its half, and still waits for the last replies.
+  socket.allowHalfOpen = true
   socket.on('error', () => tunnel.destroy()).on('close', () => tunnel.destroy())
   tunnel.on('error', () => socket.destroy()).on('close', () => setTimeout(() => socket.destroy(), LINGER_MS).unref())
   socket.pipe(tunnel)

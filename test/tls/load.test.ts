@@ -12,6 +12,7 @@ import { makeTlsMaterial, TLS_PROGRAMS } from '../support/tls-material.js'
 import { serveTls, untilConnections } from '../support/tls-server.js'
 
 const READ = 0
+const DISC = 2
 const skip = needs(...TLS_PROGRAMS)
 
 if (skip === false) {
@@ -37,6 +38,21 @@ if (skip === false) {
       session.send(request('simple', { type: READ, cookie: 4n, offset: MIB, length: 4096 }))
       assert.deepEqual(await session.simpleReply(), { error: 0, cookie: 4n })
       assert.ok((await session.take(4096)).equals(largest.subarray(0, 4096)))
+    })
+
+    test('who closes its half behind its farewell gets all replies that it waits for', async () => {
+      const session = await TlsSession.enter(port, trusting)
+      const reads = Array.from({ length: 8 }, (_, index) =>
+        request('simple', { type: READ, cookie: BigInt(index), offset: index * MIB, length: MIB }),
+      )
+      session.send(...reads, request('simple', { type: DISC, cookie: 99n }))
+      session.secure?.end()
+      for (const _ of reads) {
+        assert.equal((await session.simpleReply()).error, 0)
+        await session.take(MIB)
+      }
+      await session.closes()
+      await untilConnections(candor, 0)
     })
 
     test('64 writes, then 64 reads, are in flight at once, and each gets its own answer', async (scope) => {
