@@ -44,9 +44,12 @@ export async function openExport(
 ): Promise<OpenedExport> {
   const { name, path, readOnly, onSpace, reserve, inject, readsSuspects, ioEngine } = config
   const backend = await openBackend('opened-image', { image, readOnly, engine: ioEngine, reopen })
+  let record: ImageRecord | undefined
   try {
     for (const warning of backend.warnings) log.warn({ export: name, path }, warning)
-    const { record, found } = recordOf(config, backend, stateDirectory)
+    const recorded = await recordOf(config, backend, stateDirectory)
+    const { found } = recorded
+    record = recorded.record
     const ledger = ledgerOf(name, stateDirectory, (entries) => entry.ledgerLost(entries))
     const rules = { onSpace, reserve, readsSuspects }
     const entry = new Export({ name, backend, witness: log, record, ledger, ...rules })
@@ -58,7 +61,10 @@ export async function openExport(
     if (stateDirectory === undefined && !readOnly) {
       log.warn({ export: name }, 'without a state directory, what a failed sync made suspect is forgotten at the end')
     }
-    await record?.opened()
+    const noted = await record?.opened()
+    if (noted !== undefined && noted !== DONE) {
+      throw unrecorded(path, stateDirectory, errnoName(errnoOf(noted)))
+    }
     await entry.room.enter(backing)
     if (reserve > 0 && !entry.room.canReserve) {
       log.warn({ export: name, path }, RESERVE_WITHOUT_EFFECT)
@@ -71,6 +77,7 @@ export async function openExport(
     }
     return { entry, close }
   } catch (error) {
+    await record?.closed(false)
     await backend.close()
     throw error
   }
@@ -84,22 +91,26 @@ function ledgerOf(
   return stateDirectory === undefined ? undefined : new Ledger(ledgerPath(stateDirectory, name), onLost)
 }
 
-function recordOf(
+async function recordOf(
   { name, path, readOnly }: ExportConfig,
   { identity, size }: Backend,
   stateDirectory: string | undefined,
-): { record?: ImageRecord; found?: Found } {
+): Promise<{ record?: ImageRecord; found?: Found }> {
   if (stateDirectory === undefined || identity === undefined) return {}
   const image = { identity, name, path: resolve(path), size }
   try {
     if (readOnly) return { found: readRecord(locateRecord(stateDirectory, image), size) }
-    return openRecord(claimRecord(stateDirectory, image), image)
+    return await openRecord(claimRecord(stateDirectory, image), image)
   } catch (error) {
-    throw new OpenError(
-      `the record of ${path} cannot be kept in ${stateDirectory} (${(error as Error).message}): ` +
-        'make room there, or choose another folder with --state-dir',
-    )
+    throw unrecorded(path, stateDirectory, (error as Error).message)
   }
+}
+
+function unrecorded(path: string, stateDirectory: string | undefined, reason: string): OpenError {
+  return new OpenError(
+    `the record of ${path} cannot be kept in ${stateDirectory} (${reason}): ` +
+      'make room there, or choose another folder with --state-dir',
+  )
 }
 
 async function putInForce(entry: Export, found: Found, log: Log): Promise<void> {

@@ -4,7 +4,7 @@ import {
   closeSync,
   existsSync,
   fdatasync,
-  fsyncSync,
+  fsync,
   openSync,
   readdirSync,
   readFileSync,
@@ -32,6 +32,7 @@ import {
 
 const writeLater = promisify(write)
 const syncLater = promisify(fdatasync)
+const syncWholeLater = promisify(fsync)
 
 /** The image that a record speaks of. */
 export interface RecordedImage {
@@ -98,39 +99,56 @@ export function claimRecord(stateDirectory: string, image: Pick<RecordedImage, '
   return path
 }
 
-/** Opens or makes the record of an image that is to be written to; a damaged one is set aside. @throws as open(2) does */
-export function openRecord(path: string, image: RecordedImage): { record: ImageRecord; found: Found } {
+/**
+ * Opens or makes the record of an image that is to be written to; a damaged one is set aside. Other exports of this thread
+ * are served meanwhile. Rejects as open(2), write(2) and fsync(2) do.
+ */
+export async function openRecord(path: string, image: RecordedImage): Promise<{ record: ImageRecord; found: Found }> {
   const found = readRecord(path, image.size)
   if (found.damaged) renameSync(path, `${path}.damaged`)
   const isNew = found.damaged || found.bytes === undefined
   const fd = openSync(path, isNew ? 'wx+' : 'r+', 0o600)
-  return { record: new ImageRecord(fd, image, found, dirname(path)), found }
+  try {
+    const record = new ImageRecord(fd, image, found)
+    await record.settleIn(dirname(path), isNew)
+    return { record, found }
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
 }
 
 export class ImageRecord implements DurableRecord {
   readonly #fd: number
   readonly #shadow: Buffer
   #stored: Stored
+  /** Bytes of the shadow that are not zero lie in [from, to). */
+  #marked = { from: 0, to: 0 }
   #last: Promise<Outcome> = Promise.resolve(DONE)
 
-  constructor(fd: number, image: RecordedImage, found: Found, directory: string) {
+  constructor(fd: number, image: RecordedImage, found: Found) {
     this.#fd = fd
     this.#shadow = Buffer.alloc(shadowBytes(image.size))
     const { path, size, name } = image
     const fresh = { seq: 0, dirty: false, state: 'ok' as const, errno: 0, suspect: [] }
     this.#stored = { ...fresh, ...found.stored, ...(name !== undefined && { name }), path, size, bootId: bootId() }
     for (const range of found.shadow) this.#set(range.start, range.end - range.start)
-    this.#writeAll(directory)
   }
 
-  /** Everything at its full size, and its name, on stable storage. */
-  #writeAll(directory: string): void {
+  /** Puts the file at its full size, and its name, on stable storage. A slot that is there stays: one is always whole. */
+  async settleIn(directory: string, isNew: boolean): Promise<void> {
     const slot = formatSlot(this.#stored)
-    writeSync(this.#fd, Buffer.concat([slot, slot, this.#shadow]), 0, undefined, 0)
-    fsyncSync(this.#fd)
+    await this.#writeAt(isNew ? Buffer.concat([slot, slot, this.#shadow]) : this.#shadow, isNew ? 0 : SHADOW_AT)
+    await syncWholeLater(this.#fd)
     const folder = openSync(directory, 'r')
-    fsyncSync(folder)
-    closeSync(folder)
+    await syncWholeLater(folder).finally(() => closeSync(folder))
+  }
+
+  async #writeAt(bytes: Uint8Array, position: number): Promise<void> {
+    for (let at = 0; at < bytes.length; ) {
+      const { bytesWritten } = await writeLater(this.#fd, bytes, at, bytes.length - at, position + at)
+      at += bytesWritten
+    }
   }
 
   #set(offset: number, length: number): boolean {
@@ -142,27 +160,35 @@ export class ImageRecord implements DurableRecord {
       this.#shadow[step >>> 3] = after
       changed = true
     }
+    if (changed) this.#mark(...bytesOf(offset, length))
     return changed
   }
 
+  #mark(first: number, last: number): void {
+    const { from, to } = this.#marked
+    const isFirst = from === to
+    this.#marked = isFirst ? { from: first, to: last + 1 } : { from: Math.min(from, first), to: Math.max(to, last + 1) }
+  }
+
   touched(offset: number, length: number): boolean {
-    if (!this.#set(offset, length)) return true
-    const first = Math.floor(offset / SHADOW_STEP) >>> 3
-    const last = Math.floor((offset + length - 1) / SHADOW_STEP) >>> 3
-    return this.#writeShadow(first, last)
+    return !this.#set(offset, length) || this.#writeShadow(...bytesOf(offset, length))
   }
 
   synced(still: Iterable<Range>): boolean {
-    this.#shadow.fill(0)
+    const before = this.#marked
+    this.#shadow.fill(0, before.from, before.to)
+    this.#marked = { from: 0, to: 0 }
     for (const { start, end } of still) this.#set(start, end - start)
-    return this.#shadow.length === 0 || this.#writeShadow(0, this.#shadow.length - 1)
+    if (before.from === before.to && this.#marked.from === this.#marked.to) return true
+    const from = Math.min(before.from, this.#marked.from)
+    return this.#writeShadow(from, Math.max(before.to, this.#marked.to) - 1)
   }
 
   // The page cache outlives this process, and a crash of the host is told by the dirty mark: no sync is needed here.
   #writeShadow(first: number, last: number): boolean {
     try {
-      writeSync(this.#fd, this.#shadow, first, last - first + 1, SHADOW_AT + first)
-      return true
+      const length = last - first + 1
+      return writeSync(this.#fd, this.#shadow, first, length, SHADOW_AT + first) === length
     } catch {
       return false
     }
@@ -192,7 +218,7 @@ export class ImageRecord implements DurableRecord {
     const at = (this.#stored.seq % 2) * SLOT_BYTES
     this.#last = this.#last.then(async () => {
       try {
-        await writeLater(this.#fd, slot, 0, slot.length, at)
+        await this.#writeAt(slot, at)
         await syncLater(this.#fd)
         return DONE
       } catch (error) {
@@ -201,4 +227,9 @@ export class ImageRecord implements DurableRecord {
     })
     return this.#last
   }
+}
+
+/** First and last byte of the shadow that stand for a range of the disk. */
+function bytesOf(offset: number, length: number): [number, number] {
+  return [Math.floor(offset / SHADOW_STEP) >>> 3, Math.floor((offset + length - 1) / SHADOW_STEP) >>> 3]
 }

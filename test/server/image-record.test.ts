@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
-import { claimRecord, type ImageRecord, locateRecord, openRecord, readRecord } from '../../server/state/image-record.js'
+import { claimRecord, locateRecord, openRecord, readRecord } from '../../server/state/image-record.js'
 import { SLOT_BYTES } from '../../server/state/record-format.js'
 import { temporaryFolder } from '../support/candor.js'
 
@@ -18,7 +18,7 @@ function newPath(): string {
 
 const image = { identity: '1-2', path: '/images/disk.img', size: 40 * MIB + 5 }
 
-function open(path: string): { record: ImageRecord; found: ReturnType<typeof openRecord>['found'] } {
+function open(path: string): ReturnType<typeof openRecord> {
   return openRecord(path, image)
 }
 
@@ -44,7 +44,7 @@ describe('the record of an image', () => {
 
   test('has its full size from the start, and never changes it', async () => {
     const path = newPath()
-    const { record } = open(path)
+    const { record } = await open(path)
     const size = readFileSync(path).length
     record.touched(0, image.size)
     await record.store('degraded', 5, [{ start: 0, end: image.size }])
@@ -54,14 +54,14 @@ describe('the record of an image', () => {
 
   test('tells the next server the state, the errno and the suspect ranges', async () => {
     const path = newPath()
-    const { record } = open(path)
+    const { record } = await open(path)
     await record.opened()
     await record.store('degraded', 28, [
       { start: 4096, end: 8192 },
       { start: MIB, end: 3 * MIB },
     ])
     await record.closed(true)
-    const { found } = open(path)
+    const { found } = await open(path)
     assert.deepEqual(
       [found.stored?.state, found.stored?.errno, found.stored?.dirty, found.stored?.suspect],
       [
@@ -78,7 +78,7 @@ describe('the record of an image', () => {
 
   test('is dirty until it is closed clean, and its shadow tells what was not synced', async () => {
     const path = newPath()
-    const { record } = open(path)
+    const { record } = await open(path)
     await record.opened()
     record.touched(5 * MIB + 1, 2)
     record.touched(image.size - 1, 1)
@@ -97,9 +97,46 @@ describe('the record of an image', () => {
     assert.equal(readRecord(path, image.size).stored?.dirty, true)
   })
 
+  test('whose shadow an earlier server left is cleared by the next sync, wherever the marks lie', async () => {
+    const path = newPath()
+    const { record } = await open(path)
+    record.touched(0, 1)
+    record.touched(image.size - 1, 1)
+    await record.closed(false)
+    const { record: next } = await open(path)
+    assert.equal(
+      readRecord(path, image.size).shadow.length,
+      2,
+      'what was not synced stays marked while it is served again',
+    )
+    next.touched(20 * MIB, 1)
+    next.synced([])
+    assert.deepEqual(readRecord(path, image.size).shadow, [])
+    next.touched(30 * MIB, 1)
+    next.synced([{ start: 0, end: 1 }])
+    next.synced([{ start: 39 * MIB, end: 39 * MIB + 1 }])
+    assert.deepEqual(readRecord(path, image.size).shadow, [{ start: 39 * MIB, end: 40 * MIB }])
+    await next.closed(true)
+  })
+
+  test('that is opened again keeps its newest slot until the next one is whole', async () => {
+    const path = newPath()
+    const { record } = await open(path)
+    await record.store('degraded', 5, [{ start: 0, end: 4096 }])
+    await record.closed(false)
+    const before = readFileSync(path).subarray(0, 2 * SLOT_BYTES)
+    const { record: next } = await open(path)
+    assert.ok(
+      readFileSync(path)
+        .subarray(0, 2 * SLOT_BYTES)
+        .equals(before),
+    )
+    await next.closed(false)
+  })
+
   test('survives a slot that was torn while it was written: the older one counts', async () => {
     const path = newPath()
-    const { record } = open(path)
+    const { record } = await open(path)
     await record.store('degraded', 5, [{ start: 0, end: 4096 }])
     await record.store('detached', 5, [{ start: 0, end: 8192 }])
     const bytes = readFileSync(path)
@@ -113,22 +150,22 @@ describe('the record of an image', () => {
 
   test('that was damaged by hand is set aside, and its shadow still counts', async () => {
     const path = newPath()
-    const { record } = open(path)
+    const { record } = await open(path)
     record.touched(3 * MIB, 1)
     await record.closed(false)
     const bytes = readFileSync(path)
     bytes.fill(0x42, 0, 2 * SLOT_BYTES)
     writeFileSync(path, bytes)
-    const { record: next, found } = open(path)
+    const { record: next, found } = await open(path)
     assert.equal(found.damaged, true)
     assert.deepEqual(found.shadow, [{ start: 3 * MIB, end: 4 * MIB }])
     assert.ok(existsSync(`${path}.damaged`))
     await next.closed(true)
   })
 
-  test('that was cut short makes all of the rest count as unsynced', () => {
+  test('that was cut short makes all of the rest count as unsynced', async () => {
     const path = newPath()
-    open(path)
+    await (await open(path)).record.closed(false)
     truncateSync(path, 100)
     const found = readRecord(path, image.size)
     assert.equal(found.damaged, true)
@@ -137,7 +174,7 @@ describe('the record of an image', () => {
 
   test('keeps 100,000 suspect ranges by making them coarser, never fewer bytes', async () => {
     const path = newPath()
-    const { record } = open(path)
+    const { record } = await open(path)
     const ranges = Array.from({ length: 100_000 }, (_, index) => ({ start: index * 400, end: index * 400 + 100 }))
     await record.store('degraded', 5, ranges)
     const suspect = readRecord(path, image.size).stored?.suspect ?? []
