@@ -68,8 +68,13 @@ export class ServiceManager {
     setInterval(() => this.#tell('WATCHDOG=1'), this.#watchdogMs).unref()
   }
 
-  status(status: string): void {
-    this.#tell(`STATUS=${status}`)
+  /** The configuration is read again; systemd wants to know since when, by its own clock. */
+  reloading(): void {
+    this.#tell('RELOADING=1', `MONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`, 'STATUS=reading the configuration')
+  }
+
+  reloaded(status: string): void {
+    this.#tell('READY=1', `STATUS=${status}`)
   }
 
   /** The end has begun. A final sync that takes long is no reason to be killed, so time is asked for until it is over. */

@@ -3,7 +3,9 @@
 import { type ChosenEngine, chooseIoEngine } from '../backends/index.js'
 import type { Config } from './config.js'
 import { openControl } from './control/control-server.js'
+import type { ControlReply } from './control/export-actions.js'
 import { Operator } from './control/operator.js'
+import { reload } from './control/reload.js'
 import { connectionsWithin, openFiles, openFilesMax } from './descriptor-room.js'
 import type { Outgrowing } from './io/backing-desk.js'
 import { type DirectoryEntry, ExportDirectory, pulseAge, STALLED_MS, unlessStalled } from './io/directory.js'
@@ -31,12 +33,23 @@ export interface RunningService {
   readonly http: HttpAddress | undefined
   /** File systems that their images could outgrow. */
   readonly outgrowing: readonly Outgrowing[]
+  /** Reads the words that it was started with again, and applies what can be. The log tells how that went. */
+  reload(): Promise<void>
   /** Answers what is in flight, refuses what is new, syncs everything. `synced` is false when a sync failed. */
   stop(): Promise<{ readonly synced: boolean }>
 }
 
+/** What belongs to the program around the server. */
+export interface ServiceSurroundings {
+  /** The words of the configuration once more. @throws UsageError */
+  readonly read?: () => Config
+  /** A reload begins; what is returned is called when it is over. */
+  readonly reloading?: () => () => void
+}
+
 class Service implements RunningService {
-  readonly #config: Config
+  #config: Config
+  readonly #around: ServiceSurroundings
   readonly #output: LogOutput
   readonly #log: Log
   readonly #directory = new ExportDirectory()
@@ -52,7 +65,8 @@ class Service implements RunningService {
   #door: HttpDoor | undefined
   #telling: NodeJS.Immediate | undefined
 
-  constructor(config: Config) {
+  constructor(config: Config, around: ServiceSurroundings) {
+    this.#around = around
     const { stateDirectory, logLevel, tls } = config
     this.#config = config
     this.#io = chooseIoEngine(config.ioEngine)
@@ -69,7 +83,8 @@ class Service implements RunningService {
     const changed = () => this.#tellHttp()
     this.#desk = new ExportDesk({ directory, log, makeHost, workersMax, shutdownTimeoutMs, changed })
     const [desk, nbd, output] = [this.#desk, this.#nbd, this.#output]
-    this.#operator = new Operator({ config: () => this.#config, desk, directory, nbd, output, reload: undefined })
+    const reload = () => this.#reload()
+    this.#operator = new Operator({ config: () => this.#config, desk, directory, nbd, output, reload })
   }
 
   get exports(): Iterable<DirectoryEntry> {
@@ -133,6 +148,24 @@ class Service implements RunningService {
     )
     this.#door = door
     this.#undo.push(() => door.close())
+  }
+
+  async reload(): Promise<void> {
+    await this.#reload()
+  }
+
+  async #reload(): Promise<ControlReply> {
+    const [desk, directory, nbd, output, log] = [this.#desk, this.#directory, this.#nbd, this.#output, this.#log]
+    const { read = () => this.#config, reloading } = this.#around
+    const adopt = (config: Config) => {
+      this.#config = config
+    }
+    const over = reloading?.()
+    try {
+      return await reload({ read, current: () => this.#config, adopt, desk, directory, nbd, output, log })
+    } finally {
+      over?.()
+    }
   }
 
   get #observed(): Observed {
@@ -202,8 +235,8 @@ function withinOpenFiles({ limits, exports, tls, http }: Config, log: Log): Limi
 }
 
 /** Starts to serve. @throws OpenError with one sentence for the operator; nothing is left behind then */
-export async function startService(config: Config): Promise<RunningService> {
-  const service = new Service(config)
+export async function startService(config: Config, around: ServiceSurroundings = {}): Promise<RunningService> {
+  const service = new Service(config, around)
   await service.start()
   return service
 }

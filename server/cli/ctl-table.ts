@@ -1,5 +1,6 @@
 // What `candor ctl` prints for people: one line for each export, a table of sessions, a sentence for the rest.
 import type { ExportSummary } from '../control/export-summary.js'
+import type { Reloaded } from '../control/reload.js'
 import type { Session } from '../nbd/server.js'
 import { formatBytes } from './format.js'
 
@@ -36,12 +37,23 @@ function sessionTable(sessions: readonly Session[]): string {
   return table([['ID', 'PEER', 'EXPORT', 'TLS', 'AGE', 'IN FLIGHT', 'SUBJECT'], ...rows])
 }
 
+function reloadLines({ added, removed, changed, failed, unapplied }: Reloaded): string {
+  const lists = Object.entries({ added, removed, changed }).filter(([, names]) => names.length > 0)
+  const lines = [
+    ...lists.map(([what, names]) => `${what}: ${names.join(', ')}`),
+    ...failed.map(({ name, reason }) => `failed: ${name}: ${reason}`),
+    ...unapplied.map((what) => `not applied: ${what}`),
+  ]
+  return lines.length === 0 ? 'nothing has changed' : lines.join('\n')
+}
+
 const exportLines = (result: unknown) => [result].flat().map((each) => exportLine(each as ExportSummary))
 
 /** What is printed of a result, by the action that brought it; those of exports have a line for each. */
 export function inWords(action: string, result: unknown): string {
   const { name = '', id = '', level = '' } = result as Readonly<Record<string, string>>
   if (action === 'sessions') return sessionTable(result as readonly Session[])
+  if (action === 'reload') return reloadLines(result as Reloaded)
   if (action === 'remove') return `${name} is removed`
   if (action === 'disconnect') return `session ${id} is ended`
   if (action === 'log-level') return `logged from ${level} on`

@@ -29,6 +29,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   add: { needs: '[NAME=]IMAGE', takes: EXPORT_FLAGS },
   remove: { ...OF_EXPORT, takes: ['force'] },
   set: { ...OF_EXPORT, takes: ['on-enospc', 'reserve', 'suspect-reads'] },
+  reload: {},
   sessions: {},
   disconnect: { needs: 'the ID of a session' },
   'log-level': { needs: 'a level' },
@@ -88,7 +89,7 @@ const exportOptions = Object.fromEntries(
 export const ctl: Command<CtlFlags> = {
   words: 'ctl <action> [name] [words..]',
   describe:
-    'ask a running server: exports, sessions; add [NAME=]IMAGE; remove, set, release, resume, forget, inject, hold-release, hold-fail NAME; disconnect ID; log-level LEVEL',
+    'ask a running server: exports, sessions, reload; add [NAME=]IMAGE; remove, set, release, resume, forget, inject, hold-release, hold-fail NAME; disconnect ID; log-level LEVEL',
   flags: (yargs) =>
     yargs
       .positional('action', { describe: Object.keys(ACTIONS).join(', '), type: 'string' })

@@ -69,6 +69,10 @@ function banner({ exports, addresses, http, outgrowing }: RunningService, config
   return `${lines.join('\n')}\n`
 }
 
+function statusOf({ exports }: RunningService): string {
+  return `serving ${[...exports].map(({ name }) => name).join(', ')}`
+}
+
 function nextSignal(): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => resolve(signal))
@@ -78,16 +82,22 @@ function nextSignal(): Promise<NodeJS.Signals> {
 async function run(flagsGiven: ServeFlags): Promise<number> {
   const activated = takeActivatedSockets()
   const manager = new ServiceManager()
-  const config = configOf(withConfigFile(flagsGiven), activated)
+  const read = () => configOf(withConfigFile(flagsGiven), activated)
+  const config = read()
   if (flagsGiven.check) {
     process.stdout.write(`${flagsGiven.config ?? 'the command line'} is sound: ${config.exports.length} exports\n`)
     return EXIT_CLEAN
   }
-  const service = await startService(config)
+  const reloading = () => {
+    manager.reloading()
+    return () => manager.reloaded(statusOf(service))
+  }
+  const service = await startService(config, { read, reloading })
+  process.on('SIGHUP', () => void service.reload())
   const stopping = nextSignal()
   // Whoever hands sockets over knows where they are, and stdout may be a pipe of his own (nbdinfo [ candor serve … ]).
   if (activated.length === 0) process.stdout.write(banner(service, config))
-  manager.ready(`serving ${[...service.exports].map(({ name }) => name).join(', ')}`)
+  manager.ready(statusOf(service))
   await stopping
   manager.stopping()
   // Not by way of process.exit: it waits for threads, and one that storage holds would never come.

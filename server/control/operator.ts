@@ -17,8 +17,8 @@ export interface OperatorOptions {
   readonly directory: ExportDirectory
   readonly nbd: NbdServer
   readonly output: LogOutput
-  /** Reads the configuration again; undefined where there is none to read. */
-  readonly reload: (() => Promise<ControlReply>) | undefined
+  /** Reads the configuration again. */
+  readonly reload: () => Promise<ControlReply>
 }
 
 type Act = (request: ControlRequest) => Promise<ControlReply>
@@ -32,7 +32,7 @@ export class Operator {
     sessions: async () => ({ ok: true, result: await this.#sessions() }),
     disconnect: (request) => this.#disconnect(request),
     'log-level': (request) => this.#logLevel(request),
-    reload: () => this.#reload(),
+    reload: () => this.#options.reload(),
   }
 
   constructor(options: OperatorOptions) {
@@ -89,10 +89,6 @@ export class Operator {
     if (level === undefined) return failed(`log-level is '${word}': write ${LOG_LEVELS.join(', ')}`)
     this.#options.output.level = level
     return { ok: true, result: { level } }
-  }
-
-  async #reload(): Promise<ControlReply> {
-    return this.#options.reload?.() ?? failed('this server reads no configuration again')
   }
 }
 

@@ -72,11 +72,13 @@ export class NbdServer implements HostEvents {
   readonly #options: NbdServerOptions
   readonly #servers: Server[] = []
   readonly #guests = new Map<number, Guest>()
+  #tls: TlsUpgrade | undefined
   #connections = 0
   #draining = false
 
   constructor(options: NbdServerOptions) {
     this.#options = options
+    this.#tls = options.tls
   }
 
   /** Connections that are open now. */
@@ -100,6 +102,18 @@ export class NbdServer implements HostEvents {
     })
   }
 
+  /** Those who come from now on are secured with other credentials. */
+  secureBy(tls: TlsUpgrade | undefined): void {
+    this.#tls = tls
+  }
+
+  /** Connections to an export. */
+  sessionsOf(exportName: string): number {
+    let sessions = 0
+    for (const guest of this.#guests.values()) if (guest.exportName === exportName) sessions += 1
+    return sessions
+  }
+
   /** Ends a connection; false when there is none of this number. */
   disconnect(connection: number): boolean {
     const guest = this.#guests.get(connection)
@@ -117,7 +131,7 @@ export class NbdServer implements HostEvents {
   }
 
   #accept(accepted: Socket): void {
-    const { counters, directory, limits, tls, tlsMode = 'off' } = this.#options
+    const { counters, directory, limits, tlsMode = 'off' } = this.#options
     const peer: Peer = {
       address: accepted.remoteAddress,
       port: accepted.remotePort,
@@ -132,7 +146,7 @@ export class NbdServer implements HostEvents {
         accepted,
         peer,
         host: handshakeHost(directory, tlsMode, peer, () => this.#draining),
-        tls,
+        tls: this.#tls,
         limits,
         onFault: (fault) => this.connectionFaulted(connection, tellable(fault)),
         onEnd: () => this.connectionEnded(connection),

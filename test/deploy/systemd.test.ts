@@ -87,6 +87,14 @@ test('the service manager hears of readiness, of life, and of the end', { skip: 
   await Promise.all([firstLine(candor.stdout, /^ready/m), until('READY=1')])
   assert.ok(heard.includes('STATUS=serving disk.img'))
   await until('WATCHDOG=1')
+  heard.length = 0
+  candor.kill('SIGHUP')
+  await until('READY=1')
+  const usec = Number(/^MONOTONIC_USEC=(\d+)$/.exec(heard.find((line) => line.startsWith('MONO')) ?? '')?.[1])
+  assert.ok(heard.indexOf('RELOADING=1') < heard.indexOf('READY=1') && heard.includes('RELOADING=1'))
+  // systemd's clock is the one that hrtime has.
+  const now = Number(process.hrtime.bigint() / 1000n)
+  assert.ok(usec <= now && usec > now - 60_000_000, `${usec} is not just before ${now}`)
   candor.kill('SIGTERM')
   await until('STOPPING=1')
   await until('EXTEND_TIMEOUT_USEC=30000000')

@@ -32,6 +32,15 @@ const FUSE_STOP =
 const MODEL = 'fuzz/faults-model: the four laws hold for every reply, whatever fails wherever, over'
 
 const ERRORS: readonly Proof[] = [
+  [
+    '* **failed**: the export is wanted',
+    'server/reload: an export whose image is gone is listed as failed, everywhere, until it is back; others go on',
+  ],
+  [
+    'Nobody can attach to it;',
+    'server/reload: an export whose image is gone is listed as failed, everywhere, until it is back; others go on',
+  ],
+  ['Mend that, then `candor ctl reload`', 'server/reload: a failed export is given up by remove'],
   ["carry the host's own errno", LAWS, MODEL],
   [
     'A guest on Linux',

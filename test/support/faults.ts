@@ -49,7 +49,7 @@ export async function serve(scope: Scope, args: readonly string[], options: Star
 }
 
 function defaultListener(args: readonly string[]): string[] {
-  return args.includes('--listen') ? [] : ['--listen', 'tcp:127.0.0.1:0']
+  return args.includes('--listen') || args.includes('--config') ? [] : ['--listen', 'tcp:127.0.0.1:0']
 }
 
 /** A client of the first export, or of the one whose URI is given. It goes away with its server. */
