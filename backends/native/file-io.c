@@ -21,6 +21,8 @@
 #include "service-manager.h"
 #include "socket-io.h"
 #include "socket-peer.h"
+#include "vhost-memory.h"
+#include "vhost-queue.h"
 
 /* CLOCK_MONOTONIC_COARSE ticks every 4 ms at HZ=250 and costs a few nanoseconds: enough to notice a stall. */
 #define STALL_MS 16
@@ -231,6 +233,8 @@ static napi_value init(napi_env env, napi_value exports) {
   DOOR_OK(napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties));
   DOOR_OK(socket_io_define(env, exports));
   DOOR_OK(fd_socket_define(env, exports));
+  DOOR_OK(vhost_memory_define(env, exports));
+  DOOR_OK(vhost_queue_define(env, exports));
   return exports;
 }
 

@@ -38,6 +38,7 @@ export interface VhostMemoryDoors {
 
 export class VhostMemory {
   readonly native: VhostMemoryNative = fileIo.openVhostMemory()
+  readonly #windows: (Uint8Array | undefined)[] = []
 
   /**
    * Maps a region. Returns an errno: EINVAL for a size of 0, numbers that overflow or a region that overlaps another in
@@ -57,18 +58,28 @@ export class VhostMemory {
     return fileIo.vhostMemoryRemove(this.native, guestAddress, size, userAddress)
   }
 
-  /** Whether the other side has cut off a memory file under us: every queue is broken, or will be at its next turn. */
+  /**
+   * Whether the other side has cut off a memory file under us, and we have come across it: every queue is broken, or will
+   * be at its next turn. What was lost reads as zeroes from then on, and takes what is written without telling anybody.
+   */
   get lost(): boolean {
     return fileIo.vhostMemoryLost(this.native)
   }
 
   /**
-   * Bytes of the guest, without a copy: the window that word `window` of a request names (vhost-queue.ts). To be used
-   * until the last request that names it is complete; then it may be detached. The guest may change what it shows at
-   * any moment: whoever reads a value twice has read two values.
+   * Bytes of the guest, without a copy: the window that a request names (REQUEST_WINDOW). To be used until the last
+   * request that names it is complete; then it may be detached. The guest may change what it shows at any moment: whoever
+   * reads a value twice has read two values. Before bytes of a window are written to an image, ask `lost` in the same
+   * turn: of lost memory there are only zeroes, which the guest never wrote. Work that goes on in another thread is
+   * given a copy (`gather`), for the same reason.
    */
   window(index: number): Uint8Array | undefined {
-    return fileIo.vhostMemoryWindow(this.native, index)
+    const known = this.#windows[index]
+    // A detached one is empty.
+    if (known !== undefined && known.length > 0) return known
+    const window = fileIo.vhostMemoryWindow(this.native, index)
+    this.#windows[index] = window
+    return window
   }
 
   /** Takes out every region. Queues on it are closed first. */

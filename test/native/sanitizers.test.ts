@@ -62,6 +62,11 @@ describe('under sanitizers', { skip }, () => {
   for (const [path, only, without] of [
     ['backends/io-engine.test.js', '.', false],
     ['faults/hung-thread.test.js', '.', needsFuse()],
+    ['backends/fd-socket.test.js', '.', false],
+    ['native/vhost-memory.test.js', '.', false],
+    ['native/vhost-queue.test.js', '.', false],
+    ['native/vhost-queue-places.test.js', '.', false],
+    ['native/vhost-inflight.test.js', '.', false],
     ['interop/fio.test.js', 'Unix socket', false],
     ['interop/libnbd.test.js', '.', false],
   ] as const) {

@@ -1,0 +1,191 @@
+/* A virtqueue in the event loop of one thread.
+ *
+ *   kick -> turn: hush, then { read up to a batch -> requests(count) } until empty or enough -> listen
+ *                                                      complete(id) … notify -> call
+ *
+ * Laws: one turn reads a batch at most, so that a guest does not keep the thread to itself; a queue that broke tells it once
+ * and reads nothing more. Nothing here is shared between threads. */
+#include "vhost-queue.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "vhost-data.h"
+
+/* Descriptors that one turn reads: long chains count for what they are. */
+#define DESCS_TURN_MAX 4096
+
+static void tell(struct vhost_queue *queue, uint32_t count, const char *reason) {
+  napi_env env = queue->told.env;
+  napi_handle_scope scope;
+  napi_value words[2];
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  napi_create_uint32(env, count, &words[0]);
+  if (reason == NULL) napi_get_undefined(env, &words[1]);
+  else napi_create_string_utf8(env, reason, NAPI_AUTO_LENGTH, &words[1]);
+  door_callback_call(&queue->told, 2, words);
+  napi_close_handle_scope(env, scope);
+}
+
+static void describe(struct vhost_queue *queue, uint32_t entry, uint16_t id) {
+  struct vhost_chain *chain = &queue->ring.chains[id];
+  double *words = queue->table + (size_t)entry * VHOST_REQUEST_WORDS;
+  uint32_t out, in;
+  uint64_t start = 0;
+  vhost_chain_data(chain, true, &out);
+  vhost_chain_data(chain, false, &in);
+  words[0] = id;
+  words[1] = chain->type;
+  words[2] = (double)chain->sector;
+  words[3] = (double)chain->out_length;
+  words[4] = (double)chain->in_length;
+  words[5] = out + in;
+  words[6] = (double)vhost_data_window(chain, &start);
+  words[7] = (double)start;
+}
+
+static void tell_broken(struct vhost_queue *queue) {
+  if (queue->ring.broken == NULL || queue->told_broken || queue->closing) return;
+  queue->told_broken = true;
+  uv_idle_stop(&queue->idle);
+  if (queue->kick != NULL) vhost_kick_close(queue->kick);
+  queue->kick = NULL;
+  tell(queue, 0, queue->ring.broken);
+}
+
+static bool readable(const struct vhost_queue *queue) {
+  return queue->ring.running && queue->ring.broken == NULL && !queue->closing;
+}
+
+static void on_idle(uv_idle_t *handle);
+
+/* Reads what is there into the table, and tells of it: how many. */
+static uint32_t take_batch(struct vhost_queue *queue, uint32_t limit, uint32_t *descs) {
+  uint32_t count = 0;
+  while (count < limit && *descs < DESCS_TURN_MAX && queue->ring.out < queue->requests_max) {
+    const int id = vhost_ring_next(&queue->ring);
+    if (id < 0) break;
+    *descs += queue->ring.chains[id].descs;
+    describe(queue, count++, (uint16_t)id);
+  }
+  if (count > 0) tell(queue, count, NULL);
+  return count;
+}
+
+static void turn(struct vhost_queue *queue) {
+  uint32_t done = 0, descs = 0;
+  if (readable(queue)) vhost_ring_hush(&queue->ring);
+  while (readable(queue)) {
+    if (done == VHOST_BATCH_MAX || descs >= DESCS_TURN_MAX) {
+      uv_idle_start(&queue->idle, on_idle);
+      return;
+    }
+    const uint32_t count = take_batch(queue, VHOST_BATCH_MAX - done, &descs);
+    done += count;
+    if (count > 0 || !readable(queue)) continue;
+    uv_idle_stop(&queue->idle);
+    /* Full: `complete` wakes us. Empty: the kick does, unless something came while we asked for it. */
+    if (queue->ring.out >= queue->requests_max) return;
+    if (!vhost_ring_listen(&queue->ring)) break;
+    vhost_ring_hush(&queue->ring);
+  }
+  tell_broken(queue);
+}
+
+static void on_idle(uv_idle_t *handle) { turn(handle->data); }
+
+static void on_kick(void *data) { turn(data); }
+
+void vhost_queue_wake(struct vhost_queue *queue) {
+  if (queue->started && !queue->closing && !queue->told_broken) uv_idle_start(&queue->idle, on_idle);
+}
+
+void vhost_queue_start(struct vhost_queue *queue) {
+  if (queue->started || queue->closing) return;
+  queue->started = true;
+  vhost_ring_start(&queue->ring);
+  vhost_queue_wake(queue);
+}
+
+void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status, uint32_t written) {
+  const bool full = queue->ring.out >= queue->requests_max;
+  vhost_ring_complete(&queue->ring, id, status, written);
+  if (full || queue->ring.broken != NULL) vhost_queue_wake(queue);
+}
+
+void vhost_queue_notify(struct vhost_queue *queue) {
+  if (queue->ring.out == 0 && !queue->ring.running) return;
+  if (vhost_ring_wants_call(&queue->ring) && queue->call >= 0) vhost_event_signal(queue->call);
+}
+
+static void freed(struct vhost_queue *queue) {
+  if (--queue->handles > 0) return;
+  napi_delete_reference(queue->told.env, queue->table_kept);
+  door_callback_close(&queue->told);
+  napi_remove_async_cleanup_hook(queue->cleanup);
+  free(queue);
+}
+
+static void on_idle_closed(uv_handle_t *handle) { freed(handle->data); }
+
+static void on_kick_closed(void *data) { freed(data); }
+
+int vhost_queue_set_kick(struct vhost_queue *queue, int fd) {
+  struct vhost_kick *kick = NULL;
+  if (queue->closing || queue->told_broken) return 0;
+  if (fd >= 0) {
+    const int copy = vhost_event_take(fd);
+    if (copy < 0) return -copy;
+    kick = vhost_kick_open(queue->idle.loop, copy, queue, on_kick, on_kick_closed);
+    if (kick == NULL) {
+      close(copy);
+      return EBADF;
+    }
+    queue->handles += 1;
+  }
+  if (queue->kick != NULL) vhost_kick_close(queue->kick);
+  queue->kick = kick;
+  /* The driver may have kicked the former one, or kicked before there was any. */
+  vhost_queue_wake(queue);
+  return 0;
+}
+
+int vhost_queue_set_call(struct vhost_queue *queue, int fd) {
+  int copy = -1;
+  if (queue->closing) return 0;
+  if (fd >= 0) {
+    copy = vhost_event_take(fd);
+    if (copy < 0) return -copy;
+  }
+  if (queue->call >= 0) close(queue->call);
+  queue->call = copy;
+  if (copy >= 0) vhost_event_signal(copy);
+  return 0;
+}
+
+int vhost_queue_init(struct vhost_queue *queue, uv_loop_t *loop) {
+  const int error = uv_idle_init(loop, &queue->idle);
+  if (error != 0) return -error;
+  queue->idle.data = queue;
+  queue->handles = 1;
+  queue->call = -1;
+  return 0;
+}
+
+uint32_t vhost_queue_stop(struct vhost_queue *queue) {
+  if (!queue->closing) uv_idle_stop(&queue->idle);
+  queue->ring.running = false;
+  return vhost_ring_base(&queue->ring);
+}
+
+void vhost_queue_close(struct vhost_queue *queue) {
+  if (queue->closing) return;
+  queue->closing = true;
+  if (queue->kick != NULL) vhost_kick_close(queue->kick);
+  queue->kick = NULL;
+  if (queue->call >= 0) close(queue->call);
+  queue->call = -1;
+  vhost_ring_close(&queue->ring);
+  uv_close((uv_handle_t *)&queue->idle, on_idle_closed);
+}

@@ -1,0 +1,45 @@
+/* A virtqueue in the event loop of one thread. */
+#ifndef CANDOR_VHOST_QUEUE_H
+#define CANDOR_VHOST_QUEUE_H
+
+#include <node_api.h>
+#include <stdbool.h>
+#include <uv.h>
+
+#include "door-callback.h"
+#include "vhost-events.h"
+#include "vhost-ring.h"
+
+#define VHOST_REQUEST_WORDS 8
+#define VHOST_BATCH_MAX 128
+
+struct vhost_queue {
+  struct vhost_ring ring;
+  uv_idle_t idle; /* on while there is more to read than one turn reads */
+  struct vhost_kick *kick;
+  int call; /* -1: none */
+  int handles;
+  bool started, told_broken, closing;
+  uint16_t requests_max;
+  double *table;
+  napi_ref table_kept;
+  struct door_callback told; /* (count, reason) */
+  napi_async_cleanup_hook_handle cleanup;
+};
+
+/* 0 or an errno. After 0 the queue is freed some time after vhost_queue_close. */
+int vhost_queue_init(struct vhost_queue *queue, uv_loop_t *loop);
+void vhost_queue_start(struct vhost_queue *queue);
+/* Looks at the ring in the next turn. */
+void vhost_queue_wake(struct vhost_queue *queue);
+void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status, uint32_t written);
+void vhost_queue_notify(struct vhost_queue *queue);
+/* 0 or an errno; fd < 0: none. */
+int vhost_queue_set_kick(struct vhost_queue *queue, int fd);
+int vhost_queue_set_call(struct vhost_queue *queue, int fd);
+uint32_t vhost_queue_stop(struct vhost_queue *queue);
+void vhost_queue_close(struct vhost_queue *queue);
+
+napi_status vhost_queue_define(napi_env env, napi_value exports);
+
+#endif
