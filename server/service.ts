@@ -100,7 +100,7 @@ class Service implements RunningService {
       const { stateDirectory, listen, exports } = this.#config
       if (stateDirectory !== undefined) this.#undo.push(await takeStateDirectory(stateDirectory))
       this.#undo.push(() => this.#closeHosts())
-      for (const entry of exports) await this.#desk.add(entry)
+      await this.#desk.addAll(exports)
       this.outgrowing = this.#desk.outgrowing
       for (const about of this.outgrowing) this.#log.warn(about, `the images on ${about.mount} could outgrow it`)
       await this.#openControl()

@@ -72,7 +72,7 @@ export async function openExport(
     const close = async () => {
       entry.room.leave()
       await ledger?.flush()
-      await record?.closed(entry.wasSynced)
+      await record?.closed(entry.wasSynced || record.untouched)
       await backend.close()
     }
     return { entry, close }

@@ -14,6 +14,15 @@ import { answerOf, type DirectoryEntry, type ExportDirectory, stalledSentence, u
 import type { IoHost, Removal } from './io-host.js'
 import { Placement } from './placement.js'
 
+/** Images that are opened at once: each waits for a few syncs of its record, which the file system does together. */
+const OPENED_AT_ONCE = 32
+
+interface Opened {
+  readonly entry: DirectoryEntry
+  /** st_dev. */
+  readonly device: number
+}
+
 export interface ExportDeskOptions {
   readonly directory: ExportDirectory
   readonly log: Log
@@ -82,8 +91,23 @@ export class ExportDesk {
 
   /** Opens an image and serves it. @throws OpenError with one sentence for the operator */
   async add(config: ExportConfig): Promise<void> {
-    const { name } = config
     this.#refuseTwins(config)
+    this.#serve(await this.#open(config))
+  }
+
+  /** The same for many, which wait for their storage beside each other and are served in their order. @throws OpenError */
+  async addAll(configs: readonly ExportConfig[]): Promise<void> {
+    refuseSharedImages(configs)
+    for (let at = 0; at < configs.length; at += OPENED_AT_ONCE) {
+      const opening = configs.slice(at, at + OPENED_AT_ONCE).map((config) => this.#open(config))
+      const opened = await Promise.allSettled(opening)
+      for (const each of opened) if (each.status === 'fulfilled') this.#serve(each.value)
+      for (const each of opened) if (each.status === 'rejected') throw each.reason
+    }
+  }
+
+  async #open(config: ExportConfig): Promise<Opened> {
+    const { name } = config
     const image = await openImage(config)
     let host: IoHost
     try {
@@ -99,18 +123,22 @@ export class ExportDesk {
     }
     try {
       const face = await host.open(config, image, this.#backings.shareFor(name, image.place, host))
-      this.#directory.failed.delete(name)
-      this.#directory.add({ name, face, access: new Access(config.access), host, config })
-      this.#devices.set(name, image.device)
+      return { entry: { name, face, access: new Access(config.access), host, config }, device: image.device }
     } catch (error) {
       this.#backings.left(name)
       this.#placement.leave(host, image.device)
       throw error
     }
+  }
+
+  #serve({ entry, device }: Opened): void {
+    this.#directory.failed.delete(entry.name)
+    this.#directory.add(entry)
+    this.#devices.set(entry.name, device)
     this.#options.changed()
   }
 
-  #refuseTwins({ name, path }: ExportConfig): void {
+  #refuseTwins({ name, path, readOnly }: ExportConfig): void {
     if (this.#directory.holds(name)) {
       throw new OpenError(
         `there is an export '${name}' already: remove it first, or give the image another name, NAME=IMAGE`,
@@ -118,6 +146,7 @@ export class ExportDesk {
     }
     for (const entry of this.#directory) {
       if (entry.config === undefined || resolve(entry.config.path) !== resolve(path)) continue
+      if (readOnly && entry.config.readOnly) continue
       throw new OpenError(`${path} is served already, as export '${entry.name}'`)
     }
   }
@@ -183,5 +212,18 @@ export class ExportDesk {
     const rules = access === undefined ? {} : { access: new Access(access) }
     this.#directory.replace({ ...entry, ...rules, config: { ...config, ...patch } })
     return reply
+  }
+}
+
+/** An image has one writer; readers may share it. @throws OpenError */
+function refuseSharedImages(configs: readonly ExportConfig[]): void {
+  const known = new Map<string, ExportConfig>()
+  for (const config of configs) {
+    const { name, path, readOnly } = config
+    const other = known.get(resolve(path))
+    if (other !== undefined && !(readOnly && other.readOnly)) {
+      throw new OpenError(`${path} is to be served twice, as '${other.name}' and '${name}': leave one out`)
+    }
+    known.set(resolve(path), config)
   }
 }

@@ -125,6 +125,8 @@ export class ImageRecord implements DurableRecord {
   /** Bytes of the shadow that are not zero lie in [from, to). */
   #marked = { from: 0, to: 0 }
   #last: Promise<Outcome> = Promise.resolve(DONE)
+  /** Nothing was changed since it was opened. */
+  untouched = true
 
   constructor(fd: number, image: RecordedImage, found: Found) {
     this.#fd = fd
@@ -171,6 +173,7 @@ export class ImageRecord implements DurableRecord {
   }
 
   touched(offset: number, length: number): boolean {
+    this.untouched = false
     return !this.#set(offset, length) || this.#writeShadow(...bytesOf(offset, length))
   }
 
@@ -203,7 +206,7 @@ export class ImageRecord implements DurableRecord {
     return this.#write({ dirty: true })
   }
 
-  /** The image was synced, and nothing is written to it any more. */
+  /** Nothing is written to the image any more. `clean`: it was synced, or nothing was. */
   async closed(clean: boolean): Promise<void> {
     if (clean) await this.#write({ dirty: false })
     await this.#last

@@ -3,8 +3,9 @@ import assert from 'node:assert/strict'
 import { chmodSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { command, lastFirst, MIB } from '../support/faults.js'
+import { command, lastFirst, logged, MIB, serve } from '../support/faults.js'
 import { type Mistake, QUIET, type Scene, serving, testMistakes } from '../support/faults-mistakes.js'
+import { scratchFolder } from '../support/guest-images.js'
 import { mountLoopDisk, mountMemory, run, sparseFile } from '../support/loop-disk.js'
 import { needs, needsRoot } from '../support/requirements.js'
 
@@ -157,10 +158,29 @@ const WORDS: readonly Mistake[] = [
     words: (scene: Scene) => serving(scene, scene.image, ...flag, ...flag),
     says: [`${flag[0]} is given more than once`, 'give it once'],
   })),
+  {
+    title: 'one image under two names',
+    words: (scene) => serving(scene, `a=${scene.image}`, `b=${scene.image}`),
+    says: ['{image} is to be served twice', "'a' and 'b'", 'leave one out'],
+  },
 ]
 
 testMistakes('images', IMAGES)
 testMistakes('words', WORDS)
+
+test('a start that fails leaves nothing behind that the next one would call an unclean end', async (t) => {
+  const scope = lastFirst(t)
+  const folder = scratchFolder(scope)
+  const image = sparseFile(join(folder, 'a.img'), MIB)
+  const state = ['--state-dir', join(folder, 'state')]
+  const refused = await command(['serve', image, join(folder, 'none.img'), '--http', 'off', ...state])
+  assert.equal(refused.code, 1)
+  const candor = await serve(scope, [image, ...state])
+  assert.deepEqual(logged(candor, /unclean end/), [])
+  await candor.stop()
+  const readers = await serve(scope, [`a=${image}`, `b=${image}`, '--read-only'])
+  assert.equal(readers.uris.length, 2)
+})
 
 test('an image too large for its file system is refused and not left behind, where the next start would serve it', {
   skip: needsRoot('mkfs.ext4'),
