@@ -17,8 +17,12 @@ RUN npm ci --ignore-scripts \
  && npx tsc -b server server/observe/page \
  && npm prune --omit=dev --ignore-scripts \
  && rm -rf node_modules/nan node_modules/node-gyp-local-headers node_modules/.bin \
- && find . -name obj.target -prune -exec rm -rf {} + \
- && find dist protocol -name '*.map' -delete
+ && find dist protocol -name '*.map' -delete \
+ && mkdir /out \
+ && cp -a --parents package.json LICENSE docs/*.md dist/backends dist/server protocol/*/package.json protocol/*/dist \
+      server/observe/page/*.html server/observe/page/*.css server/observe/page/*.svg \
+      backends/native/build/Release/file_io.node node_modules /out \
+ && find /out -name obj.target -prune -exec rm -rf {} +
 
 FROM docker.io/library/node:${NODE}-bookworm-slim
 ARG VERSION=0.1.0
@@ -29,17 +33,7 @@ LABEL org.opencontainers.image.title="candor" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 WORKDIR /opt/candor
-COPY --from=build /candor/package.json /candor/LICENSE ./
-COPY --from=build /candor/node_modules ./node_modules
-COPY --from=build /candor/protocol/nbd/package.json ./protocol/nbd/
-COPY --from=build /candor/protocol/nbd/dist ./protocol/nbd/dist
-COPY --from=build /candor/protocol/vhost-user/package.json ./protocol/vhost-user/
-COPY --from=build /candor/protocol/vhost-user/dist ./protocol/vhost-user/dist
-COPY --from=build /candor/dist/backends ./dist/backends
-COPY --from=build /candor/dist/server ./dist/server
-COPY --from=build /candor/server/observe/page/index.html /candor/server/observe/page/page.css /candor/server/observe/page/icon.svg ./server/observe/page/
-COPY --from=build /candor/docs/*.md ./docs/
-COPY --from=build /candor/backends/native/build/Release/file_io.node ./backends/native/build/Release/
+COPY --from=build /out ./
 RUN chmod 0755 dist/server/main.js \
  && ln -s /opt/candor/dist/server/main.js /usr/local/bin/candor \
  && install -d -o 1000 -g 1000 -m 0700 /images /var/lib/candor
