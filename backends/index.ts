@@ -29,6 +29,7 @@ export function openBackend<Kind extends keyof BackendOptions>(
 
 export type { Backend, BackingSpace, Capabilities, Condition, Extent, Space, SparseRead } from './backend.js'
 export { OpenError, ZERO_FAST, ZERO_PUNCH } from './backend.js'
+export { withZeroDetection } from './detect-zeroes.js'
 export * from './errno.js'
 export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.js'
 export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'

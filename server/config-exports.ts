@@ -19,6 +19,8 @@ export interface ExportConfig {
   readonly inject: readonly InjectionRule[]
   /** Bytes that may be lost are read as if they were not. */
   readonly readsSuspects: boolean
+  /** Written zeroes become holes. */
+  readonly detectsZeroes: boolean
   readonly ioEngine: IoEngineWish
 }
 
@@ -33,7 +35,7 @@ function scoped(words: readonly string[], names: ReadonlySet<string>): { name: s
 
 /** Of a word that may be given once for all and once for each: the one for the export, else the one for all. */
 function wordFor<Value>(
-  flag: 'create' | 'on-enospc' | 'reserve' | 'suspect-reads',
+  flag: 'create' | 'detect-zeroes' | 'on-enospc' | 'reserve' | 'suspect-reads',
   flags: ServeFlags,
   names: ReadonlySet<string>,
   parse: (word: string, what: string) => Value,
@@ -86,6 +88,12 @@ export function parseSuspectReads(word: string, what: string): boolean {
   throw new UsageError(`${what} is '${word}': write refuse or allow`)
 }
 
+/** Whether written zeroes become holes. @throws UsageError naming `what` */
+export function parseDetectZeroes(word: string, what: string): boolean {
+  if (word === 'on' || word === 'off') return word === 'on'
+  throw new UsageError(`${what} is '${word}': write on, which makes holes of written zeroes, or off`)
+}
+
 function uniqueNames(images: readonly { readonly name: string; readonly path: string }[]): ReadonlySet<string> {
   const names = new Set<string>()
   for (const { name, path } of images) {
@@ -116,6 +124,7 @@ export function exportsOf(flags: ServeFlags): ExportConfig[] {
   const onSpace = wordFor('on-enospc', flags, names, parseSpacePolicy)
   const reserve = wordFor('reserve', flags, names, parseReserve)
   const suspects = wordFor('suspect-reads', flags, names, parseSuspectReads)
+  const zeroes = wordFor('detect-zeroes', flags, names, parseDetectZeroes)
   return images.map(({ name, path }) => ({
     name,
     path,
@@ -126,6 +135,7 @@ export function exportsOf(flags: ServeFlags): ExportConfig[] {
     reserve: reserve(name) ?? 0,
     inject: rules.filter((entry) => entry.name === undefined || entry.name === name).map(({ rule }) => rule),
     readsSuspects: suspects(name) ?? false,
+    detectsZeroes: zeroes(name) ?? false,
     ioEngine: flags['io-engine'] ?? 'auto',
   }))
 }

@@ -1,6 +1,12 @@
 // Every key of the configuration file: where it may stand, what its words look like, what it is good for. The words are
 // those of the command line; docs/configuration.md is held to this table.
-import { parseNetworkWord, parseReserve, parseSpacePolicy, parseSuspectReads } from './config-exports.js'
+import {
+  parseDetectZeroes,
+  parseNetworkWord,
+  parseReserve,
+  parseSpacePolicy,
+  parseSuspectReads,
+} from './config-exports.js'
 import { formatLimit, LIMITS } from './limits.js'
 import {
   parseCount,
@@ -137,6 +143,13 @@ const OWN: Readonly<Record<string, KeyRule>> = {
     example: 'refuse',
     describe: 'bytes that a failed sync may have lost: EIO, or whatever is there',
     check: parseSuspectReads,
+  },
+  'detect-zeroes': {
+    place: 'both',
+    kind: 'word',
+    example: 'on',
+    describe: 'make holes of written zeroes',
+    check: parseDetectZeroes,
   },
   'allow-clients': {
     place: 'both',

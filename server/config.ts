@@ -50,6 +50,7 @@ export interface ServeFlags {
   readonly inject?: readonly string[]
   readonly 'io-engine'?: IoEngineWish
   readonly 'suspect-reads'?: readonly string[]
+  readonly 'detect-zeroes'?: readonly string[]
   readonly 'allow-clients'?: readonly string[]
   readonly 'allow-subjects'?: readonly string[]
   readonly tls?: TlsMode

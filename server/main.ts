@@ -27,6 +27,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   'create',
   'on-enospc',
   'suspect-reads',
+  'detect-zeroes',
   'allow-clients',
   'allow-subjects',
 ])

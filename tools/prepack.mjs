@@ -28,8 +28,8 @@ for (const [compiled, sources] of Object.entries(COMPILED)) {
 for (const [name, files] of Object.entries(FILES)) {
   const path = join(root, 'node_modules', name, 'package.json')
   const manifest = JSON.parse(readFileSync(path, 'utf8'))
-  if (JSON.stringify(manifest.files) === JSON.stringify(files)) continue
-  // At once, since somebody may be loading the package.
+  // At once, since somebody may be loading the package; and always, since npm looks into package.json only where the folder
+  // is newer than node_modules/.package-lock.json, which knows of no `files`.
   writeFileSync(`${path}.new`, `${JSON.stringify({ ...manifest, files }, undefined, 2)}\n`)
   renameSync(`${path}.new`, path)
 }

@@ -121,7 +121,7 @@ function loadAddon(): FileIo {
     return createRequire(import.meta.url)(ADDON) as FileIo
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') throw error
-    const remedy = "allow candor's install script if your npm asks for that, and run 'npm rebuild candor'"
+    const remedy = 'install candor again, with its install scripts allowed'
     throw new Error(`candor's native addon is not built: ${remedy}`)
   }
 }

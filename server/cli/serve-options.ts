@@ -58,6 +58,11 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
     describe: 'reads of bytes that a failed sync may have lost: refuse (EIO), or allow; EXPORT=allow for one',
     defaultDescription: 'refuse',
   },
+  'detect-zeroes': {
+    ...words,
+    describe: 'make holes of written zeroes, for guests that cannot send them as such: on, off, or EXPORT=on for one',
+    defaultDescription: 'off',
+  },
   workers: {
     ...word,
     describe: 'I/O threads at most; auto is one for each device, more where one device has several exports',

@@ -10,6 +10,7 @@ import {
   type OpenedImage,
   openBackend,
   type Reopen,
+  withZeroDetection,
 } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import type { Log } from '../observe/log.js'
@@ -43,7 +44,8 @@ export async function openExport(
   backing: Backing | undefined,
 ): Promise<OpenedExport> {
   const { name, path, readOnly, onSpace, reserve, inject, readsSuspects, ioEngine } = config
-  const backend = await openBackend('opened-image', { image, readOnly, engine: ioEngine, reopen })
+  const opened = await openBackend('opened-image', { image, readOnly, engine: ioEngine, reopen })
+  const backend = config.detectsZeroes ? withZeroDetection(opened) : opened
   let record: ImageRecord | undefined
   try {
     for (const warning of backend.warnings) log.warn({ export: name, path }, warning)

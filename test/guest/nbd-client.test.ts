@@ -116,6 +116,43 @@ test("a guest's fstrim and blkdiscard free space on the host", { skip }, async (
   assert.ok(discarded < 1, `${discarded} MiB are allocated after everything was discarded`)
 })
 
+// Its mkfs and its file system write zeroes as data: this kernel's driver knows no WRITE_ZEROES.
+const ZEROES = `
+  mkfs.ext4 -q -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 /dev/nbd0
+  mount /dev/nbd0 /mnt
+  mkdir /mnt/tree
+  dd if=/dev/zero of=/mnt/tree/zeroes bs=1M count=24 conv=fsync
+  dd if=/dev/vda of=/mnt/tree/pattern bs=1M
+  dd if=/dev/zero of=/mnt/tree/pattern bs=1M count=2 seek=3 conv=notrunc,fsync
+  sync
+  umount /mnt
+  e2fsck -f -n /dev/nbd0
+  blockdev --flushbufs /dev/nbd0
+  sha256sum /dev/nbd0
+  nbd-client -d /dev/nbd0
+`
+
+test("with --detect-zeroes a guest's zeroes take no space, and its file system is right", { skip }, async (scope) => {
+  const pattern = patternBytes(8 * MIB)
+  const image = await serveImage(scope, { sizeMiB: 96, over: 'tcp', flags: ['--detect-zeroes', 'on'] })
+  const run = await bootGuest({
+    qemuArguments: patternDrive(scope, pattern),
+    script: `nbd-client ${image.nbdClientArguments} -b 4096 /dev/nbd0\n${ZEROES}`,
+  })
+  assertSucceeded(run)
+  await image.stop()
+  assert.equal(sumOfDevice(run), sha256OfFile(image.path))
+  checkFileSystem(image.path)
+  const files = { zeroes: sha256(Buffer.alloc(24 * MIB)), pattern: sha256(zeroed(pattern, 3 * MIB, 5 * MIB)) }
+  assert.deepEqual(filesInside(scope, image.path, '/tree'), files)
+  const allocated = allocatedMiB(image.path)
+  assert.ok(allocated < 8, `${allocated} MiB are allocated, of 36 that were written`)
+})
+
+function zeroed(bytes: Uint8Array, from: number, to: number): Buffer {
+  return Buffer.from(bytes).fill(0, from, to)
+}
+
 test('parallel writes over two connections of one device all arrive', { skip }, async (scope) => {
   const image = await serveImage(scope, { sizeMiB: 32, over: 'tcp' })
   const pattern = patternBytes(8 * MIB)

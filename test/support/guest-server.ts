@@ -19,11 +19,11 @@ export interface ServedImage {
 
 export async function serveImage(
   scope: TestScope,
-  options: { readonly sizeMiB: number; readonly over: 'tcp' | 'unix' },
+  options: { readonly sizeMiB: number; readonly over: 'tcp' | 'unix'; readonly flags?: readonly string[] },
 ): Promise<ServedImage> {
   const folder = scratchFolder(scope)
   const path = join(folder, 'disk.img')
-  const server = await startServer(scope, folder, path, options.sizeMiB)
+  const server = await startServer(scope, folder, path, options)
   const address = options.over === 'unix' ? `unix:${server.socket}` : `127.0.0.1:${server.port}`
   return {
     path,
@@ -39,10 +39,15 @@ interface Server {
   stop(): Promise<void>
 }
 
-async function startServer(scope: TestScope, folder: string, path: string, sizeMiB: number): Promise<Server> {
+async function startServer(
+  scope: TestScope,
+  folder: string,
+  path: string,
+  { sizeMiB, flags = [] }: { readonly sizeMiB: number; readonly flags?: readonly string[] },
+): Promise<Server> {
   const socket = join(folder, 'nbd.sock')
   const listen = ['--listen', 'tcp:127.0.0.1:0', '--listen', `unix:${socket}`, '--http', 'off']
-  const state = ['--state-dir', join(folder, 'state')]
+  const state = ['--state-dir', join(folder, 'state'), ...flags]
   const candor = await startCandor(['serve', `${EXPORT_NAME}=${path}`, '--create', `${sizeMiB}M`, ...listen, ...state])
   scope.after(() => candor.stop())
   const port = Number(
