@@ -81,7 +81,8 @@ class Service implements RunningService {
     const { workersMax } = config
     const { shutdownTimeoutMs } = limits
     const changed = () => this.#tellHttp()
-    this.#desk = new ExportDesk({ directory, log, makeHost, workersMax, shutdownTimeoutMs, changed })
+    const keepsRecords = stateDirectory !== undefined
+    this.#desk = new ExportDesk({ directory, log, makeHost, workersMax, keepsRecords, shutdownTimeoutMs, changed })
     const [desk, nbd, output] = [this.#desk, this.#nbd, this.#output]
     const reload = () => this.#reload()
     this.#operator = new Operator({ config: () => this.#config, desk, directory, nbd, output, reload })

@@ -11,6 +11,7 @@ import type { Observed } from '../observe/family.js'
 import type { Log } from '../observe/log.js'
 import { BackingDesk, type Outgrowing } from './backing-desk.js'
 import { answerOf, type DirectoryEntry, type ExportDirectory, stalledSentence, unlessStalled } from './directory.js'
+import { ImageClaims, refuseSharedImages } from './image-claims.js'
 import type { IoHost, Removal } from './io-host.js'
 import { Placement } from './placement.js'
 
@@ -29,6 +30,8 @@ export interface ExportDeskOptions {
   /** Starts one more I/O thread; there are never more than `workersMax`. */
   readonly makeHost: () => IoHost
   readonly workersMax: number
+  /** What outlives the server is kept, by each image's identity. */
+  readonly keepsRecords: boolean
   /** How long a removal waits for requests in flight. */
   readonly shutdownTimeoutMs: number
   /** What is observed is another now. */
@@ -41,6 +44,7 @@ export class ExportDesk {
   readonly #placement: Placement
   readonly #backings = new BackingDesk()
   readonly #devices = new Map<string, number>()
+  readonly #claims = new ImageClaims()
   #last: Promise<unknown> = Promise.resolve()
   #closed = false
 
@@ -111,6 +115,7 @@ export class ExportDesk {
     const image = await openImage(config)
     let host: IoHost
     try {
+      if (this.#options.keepsRecords) this.#claims.claim(config, image)
       const placed = this.#placement.place(image.device)
       host = placed.host
       if (placed.shared) {
@@ -118,6 +123,7 @@ export class ExportDesk {
         this.#options.log.warn({ export: name }, message)
       }
     } catch (error) {
+      this.#claims.leave(name)
       closeImage(image)
       throw error
     }
@@ -125,6 +131,7 @@ export class ExportDesk {
       const face = await host.open(config, image, this.#backings.shareFor(name, image.place, host))
       return { entry: { name, face, access: new Access(config.access), host, config }, device: image.device }
     } catch (error) {
+      this.#claims.leave(name)
       this.#backings.left(name)
       this.#placement.leave(host, image.device)
       throw error
@@ -186,6 +193,7 @@ export class ExportDesk {
 
   #removed(name: string, host: IoHost): void {
     this.#directory.remove(name)
+    this.#claims.leave(name)
     this.#backings.left(name)
     this.#placement.leave(host, this.#devices.get(name) ?? 0)
     this.#devices.delete(name)
@@ -212,18 +220,5 @@ export class ExportDesk {
     const rules = access === undefined ? {} : { access: new Access(access) }
     this.#directory.replace({ ...entry, ...rules, config: { ...config, ...patch } })
     return reply
-  }
-}
-
-/** An image has one writer; readers may share it. @throws OpenError */
-function refuseSharedImages(configs: readonly ExportConfig[]): void {
-  const known = new Map<string, ExportConfig>()
-  for (const config of configs) {
-    const { name, path, readOnly } = config
-    const other = known.get(resolve(path))
-    if (other !== undefined && !(readOnly && other.readOnly)) {
-      throw new OpenError(`${path} is to be served twice, as '${other.name}' and '${name}': leave one out`)
-    }
-    known.set(resolve(path), config)
   }
 }

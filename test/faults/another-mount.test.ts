@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { NBD_EIO } from 'nbd-protocol'
 import { temporaryFolder } from '../support/candor.js'
 import { attach, command, exportState, lastFirst, MIB, refused, serve } from '../support/faults.js'
-import { attachLoopDevice, run, sparseFile } from '../support/loop-disk.js'
+import { attachLoopDevice, mountFile, run, sparseFile } from '../support/loop-disk.js'
 import { needsRoot } from '../support/requirements.js'
 import { mountThinStack, readBack, THIN_STACK_NEEDS, writeStamped } from '../support/thin-stack.js'
 
@@ -73,4 +73,31 @@ test('releasing an image whose sync fails makes all that was not synced suspect,
   assert.equal((await command(['ctl', 'resume', NAME, '--state-dir', state])).code, 0)
   const { right, refused: lost } = await readBack(client, 0, 12 * MIB)
   assert.deepEqual([right.length, lost.length], [4, 8])
+})
+
+test('an image and its twin on a clone of the file system are not served beside each other: they would share a record', {
+  skip: needsRoot('mkfs.ext4'),
+}, async (t) => {
+  const scope = lastFirst(t)
+  const { path: home, remove } = temporaryFolder()
+  scope.after(remove)
+  const [disk, clone] = [sparseFile(join(home, 'disk'), 32 * MIB), join(home, 'clone')]
+  run('mkfs.ext4', '-q', '-F', disk)
+  const first = mountFile(scope, 'ext4', disk)
+  const image = sparseFile(join(first.folder, NAME), SIZE)
+  run('sync', '--file-system', first.folder)
+  run('cp', disk, clone)
+  const second = mountFile(scope, 'ext4', clone)
+  const twin = join(second.folder, NAME)
+  const words = ['--http', 'off', '--listen', 'tcp:127.0.0.1:0', '--state-dir', join(home, 'state')]
+  const { code, stderr } = await command(['serve', `a=${image}`, `b=${twin}`, ...words])
+  assert.equal(code, 1)
+  assert.match(stderr, /cannot be told from the image of export '[ab]'.*tune2fs -U random.*--state-dir\n$/)
+  const candor = await serve(scope, [`a=${image}`, '--state-dir', join(home, 'state')])
+  assert.match(
+    (await command(['ctl', 'add', `b=${twin}`, '--state-dir', join(home, 'state')])).stderr,
+    /cannot be told from/,
+  )
+  await serve(scope, [`b=${twin}`, '--state-dir', join(home, 'another')])
+  assert.equal((await candor.stop()).code, 0)
 })
