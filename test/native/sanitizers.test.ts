@@ -67,6 +67,8 @@ describe('under sanitizers', { skip }, () => {
     ['native/vhost-queue.test.js', '.', false],
     ['native/vhost-queue-places.test.js', '.', false],
     ['native/vhost-inflight.test.js', '.', false],
+    ['native/vhost-hostile.test.js', '.', false],
+    ['fuzz/vhost-ring.test.js', '.', false],
     ['interop/fio.test.js', 'Unix socket', false],
     ['interop/libnbd.test.js', '.', false],
   ] as const) {

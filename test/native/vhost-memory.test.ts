@@ -120,7 +120,7 @@ describe("a guest's memory", () => {
 describe('memory that is cut off under us', () => {
   test('reads as zeroes, in JavaScript and in every thread, and is told', () => {
     const fd = shrinkableFile(MIB)
-    const guest = new GuestMemory(MIB, fd)
+    const guest = new GuestMemory(MIB, 0, fd)
     const other = new GuestMemory(MIB)
     const window = guest.memory.window(0) ?? new Uint8Array()
     guest.write(0, Buffer.alloc(MIB, 7))

@@ -103,7 +103,12 @@ export class SplitDriver implements RingDriver {
 
   used(): Used[] {
     const found: Used[] = []
-    for (const end = this.usedIndex; this.#seen !== end; this.#seen = (this.#seen + 1) & 0xffff) {
+    // Never more than the ring holds, whatever a test has written over the index.
+    for (
+      const end = this.usedIndex;
+      this.#seen !== end && found.length < this.size;
+      this.#seen = (this.#seen + 1) & 0xffff
+    ) {
       const element = this.guest.read(this.at.used + 4 + 8 * (this.#seen % this.size), 8)
       const id = element.readUInt32LE()
       found.push({ id, written: element.readUInt32LE(4) })

@@ -17,22 +17,31 @@ export function shrinkableFile(bytes: number): number {
   return fd
 }
 
-/** One region, the whole file, and a place that grows: nothing is ever given back. */
+/** One region in the middle of a file, and a place in it that grows: nothing is ever given back. */
 export class GuestMemory {
   readonly fd: number
   readonly bytes: number
   readonly memory = new VhostMemory()
+  /** Bytes of the file before the region, and after it. */
+  readonly margin: number
   #top = 0
 
-  constructor(bytes: number, fd = memoryFile(bytes)) {
+  constructor(bytes: number, margin = 0, fd = memoryFile(bytes + 2 * margin)) {
     this.bytes = bytes
+    this.margin = margin
     this.fd = fd
     const errno = this.memory.add(this.region)
     if (errno !== 0) throw new Error(`the region was not mapped: errno ${errno}`)
   }
 
   get region() {
-    return { guestAddress: GUEST_BASE, size: BigInt(this.bytes), userAddress: USER_BASE, offset: 0n, fd: this.fd }
+    return {
+      guestAddress: GUEST_BASE,
+      size: BigInt(this.bytes),
+      userAddress: USER_BASE,
+      offset: BigInt(this.margin),
+      fd: this.fd,
+    }
   }
 
   /** Offset in the memory of that many new bytes. */
@@ -43,13 +52,19 @@ export class GuestMemory {
     return at
   }
 
+  /** As after a reset: zeroes, and all of it to be allocated again. */
+  reset(): void {
+    this.#top = 0
+    this.write(0, new Uint8Array(this.bytes))
+  }
+
   write(at: number, data: Uint8Array): void {
-    writeSync(this.fd, data, 0, data.length, at)
+    writeSync(this.fd, data, 0, data.length, this.margin + at)
   }
 
   read(at: number, length: number): Buffer {
     const data = Buffer.alloc(length)
-    readSync(this.fd, data, 0, length, at)
+    readSync(this.fd, data, 0, length, this.margin + at)
     return data
   }
 

@@ -15,7 +15,7 @@ if (isMainThread) {
   parentPort?.postMessage('mapped')
 } else {
   const fd = shrinkableFile(MIB)
-  const guest = new GuestMemory(MIB, fd)
+  const guest = new GuestMemory(MIB, 0, fd)
   guest.write(0, Buffer.alloc(MIB, 7))
   const window = guest.memory.window(0) ?? new Uint8Array()
   ftruncateSync(fd, 0)
