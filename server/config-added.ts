@@ -15,11 +15,24 @@ export const EXPORT_FLAGS: readonly string[] = [
   'allow-clients',
   'allow-subjects',
   'inject',
+  'detect-zeroes',
+  'writers',
+  'tls',
 ]
 
 export type ExportFlags = Pick<
   ServeFlags,
-  'create' | 'read-only' | 'on-enospc' | 'reserve' | 'suspect-reads' | 'allow-clients' | 'allow-subjects' | 'inject'
+  | 'create'
+  | 'read-only'
+  | 'on-enospc'
+  | 'reserve'
+  | 'suspect-reads'
+  | 'allow-clients'
+  | 'allow-subjects'
+  | 'inject'
+  | 'detect-zeroes'
+  | 'writers'
+  | 'tls'
 >
 
 /** One more export of a server. @throws UsageError */
@@ -31,8 +44,13 @@ export function addedExport({ flags, tls }: Config, image: string, own: ExportFl
   }
   const listed = (names: readonly string[] = []) => names.filter((each) => each !== name)
   const apart = { 'read-only-export': listed(flags['read-only-export']), writable: listed(flags.writable) }
-  const wanted = exportsOf({ ...flags, ...apart, ...own, images: [...others, image] }).at(-1)
+  const exportWords = own.tls === undefined ? flags.exportWords : { ...flags.exportWords, [name]: { tls: own.tls } }
+  const words = { ...flags, ...apart, ...own, ...(exportWords && { exportWords }), tls: flags.tls ?? tls.mode }
+  const wanted = exportsOf({ ...words, images: [...others, image] }).at(-1)
   if (wanted === undefined) throw new TypeError(`no export came of ${image}`)
+  if (wanted.tls !== 'off' && !tls.offered) {
+    throw new UsageError(`--tls ${wanted.tls} needs certificates or keys: start candor with --tls-dir or --tls-psk`)
+  }
   return { ...wanted, path: resolve(path) }
 }
 

@@ -4,7 +4,10 @@ import type { InjectionRule, IoEngineWish } from '../backends/index.js'
 import type { ServeFlags } from './config.js'
 import { type AccessRules, parseNetwork } from './exports/access.js'
 import type { SpacePolicy } from './exports/space-hold.js'
-import { parseImage, parseRule, parseSize, parseTime, UsageError } from './values.js'
+import { limitsAmong } from './limits.js'
+import type { NbdLimits } from './nbd/server.js'
+import type { TlsMode } from './nbd/tls.js'
+import { parseCount, parseImage, parseRule, parseSize, parseTime, UsageError } from './values.js'
 
 export interface ExportConfig {
   readonly name: string
@@ -22,7 +25,16 @@ export interface ExportConfig {
   /** Written zeroes become holes. */
   readonly detectsZeroes: boolean
   readonly ioEngine: IoEngineWish
+  /** What its clients may, or must, ask for; `off` and `allow` differ only where no export has TLS. */
+  readonly tls: TlsMode
+  /** Sessions at once while it is writable; undefined: as many as the limits allow. */
+  readonly writers: number | undefined
+  /** In the place of the server's. */
+  readonly limits: ExportLimits
 }
+
+/** Limits that an export may have for itself. */
+export type ExportLimits = Partial<Pick<NbdLimits, 'connectionsPerExportMax' | 'slowRequestsMax' | 'slowBytesMax'>>
 
 /** Words of the form `NAME=WORD`, for one export, or `WORD`, for all; NAME has to be one of `names`. */
 function scoped(words: readonly string[], names: ReadonlySet<string>): { name: string | undefined; word: string }[] {
@@ -35,7 +47,7 @@ function scoped(words: readonly string[], names: ReadonlySet<string>): { name: s
 
 /** Of a word that may be given once for all and once for each: the one for the export, else the one for all. */
 function wordFor<Value>(
-  flag: 'create' | 'detect-zeroes' | 'on-enospc' | 'reserve' | 'suspect-reads',
+  flag: 'create' | 'detect-zeroes' | 'on-enospc' | 'reserve' | 'suspect-reads' | 'writers',
   flags: ServeFlags,
   names: ReadonlySet<string>,
   parse: (word: string, what: string) => Value,
@@ -105,6 +117,13 @@ function uniqueNames(images: readonly { readonly name: string; readonly path: st
   return names
 }
 
+/** With credentials and no word about them, TLS is required: nobody makes certificates to be talked to in the clear. */
+export function tlsModeOf(flags: ServeFlags, exportName?: string): TlsMode {
+  const own = exportName === undefined ? undefined : flags.exportWords?.[exportName]?.['tls']
+  const hasCredentials = flags['tls-dir'] !== undefined || flags['tls-psk'] !== undefined
+  return (own as TlsMode | undefined) ?? flags.tls ?? (hasCredentials ? 'require' : 'off')
+}
+
 /** @throws UsageError */
 export function exportsOf(flags: ServeFlags): ExportConfig[] {
   const images = flags.images.map(parseImage)
@@ -123,6 +142,7 @@ export function exportsOf(flags: ServeFlags): ExportConfig[] {
   const rules = scoped(flags.inject ?? [], names).map(({ name, word }) => ({ name, rule: parseRule(word) }))
   const onSpace = wordFor('on-enospc', flags, names, parseSpacePolicy)
   const reserve = wordFor('reserve', flags, names, parseReserve)
+  const writers = wordFor('writers', flags, names, parseCount)
   const suspects = wordFor('suspect-reads', flags, names, parseSuspectReads)
   const zeroes = wordFor('detect-zeroes', flags, names, parseDetectZeroes)
   return images.map(({ name, path }) => ({
@@ -137,5 +157,8 @@ export function exportsOf(flags: ServeFlags): ExportConfig[] {
     readsSuspects: suspects(name) ?? false,
     detectsZeroes: zeroes(name) ?? false,
     ioEngine: flags['io-engine'] ?? 'auto',
+    tls: tlsModeOf(flags, name),
+    writers: writers(name),
+    limits: limitsAmong(flags.exportWords?.[name] ?? {}),
   }))
 }

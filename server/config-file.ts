@@ -18,6 +18,7 @@ class FileReader {
   readonly images: string[] = []
   readonly readOnly: string[] = []
   readonly writable: string[] = []
+  readonly exportWords: Record<string, Record<string, string>> = {}
 
   constructor(path: string, lines: LineCounter) {
     this.#path = path
@@ -114,8 +115,12 @@ class FileReader {
   }
 
   #add(key: string, rule: KeyRule, words: readonly string[], exportName: string | undefined): void {
+    if (rule.apart !== undefined && exportName !== undefined) {
+      this.exportWords[exportName] = { ...this.exportWords[exportName], [key]: words[0] ?? '' }
+      return
+    }
     const scoped = exportName === undefined ? words : words.map((word) => `${exportName}=${word}`)
-    const isList = rule.kind === 'words' || rule.place === 'both'
+    const isList = rule.kind === 'words' || (rule.place === 'both' && rule.apart === undefined)
     const before = this.words[key]
     this.words[key] = isList ? [...(Array.isArray(before) ? before : []), ...scoped] : (words[0] ?? '')
   }
@@ -145,6 +150,11 @@ function textOf(path: string): string {
   throw new UsageError(`--config ${path} has more than ${FILE_BYTES_MAX} bytes: that is no configuration`)
 }
 
+/** The command line's word for all goes before the file's for one. */
+function withoutKeysOf(spoken: object, words: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(words).filter(([key]) => !Object.hasOwn(spoken, key)))
+}
+
 /** The words of a file with those of the command line before them. @throws UsageError naming file, line and key */
 export function withConfigFile(flags: ServeFlags): ServeFlags {
   const { config: path, ...given } = flags
@@ -161,11 +171,13 @@ export function withConfigFile(flags: ServeFlags): ServeFlags {
   const images = [...reader.images, ...flags.images]
   const readOnly = [...reader.readOnly, ...(flags['read-only-export'] ?? [])]
   const spoken = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
-  // The command line's word for all goes before the file's for one.
   const writable = spoken['read-only'] === true ? [] : reader.writable
   const apart = {
     ...(readOnly.length > 0 && { 'read-only-export': readOnly }),
     ...(writable.length > 0 && { writable }),
   }
-  return { ...reader.words, ...spoken, images, ...apart }
+  const exportWords = Object.fromEntries(
+    Object.entries(reader.exportWords).map(([name, words]) => [name, withoutKeysOf(spoken, words)]),
+  )
+  return { ...reader.words, ...spoken, images, exportWords, ...apart }
 }

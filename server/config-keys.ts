@@ -7,7 +7,7 @@ import {
   parseSpacePolicy,
   parseSuspectReads,
 } from './config-exports.js'
-import { formatLimit, LIMITS } from './limits.js'
+import { formatLimit, LIMITS, OF_EXPORT } from './limits.js'
 import {
   parseCount,
   parseHostName,
@@ -23,6 +23,8 @@ export interface KeyRule {
   /** `server`: at the top; `export`: under one export; `both`: at the top it is for all that say nothing else. */
   readonly place: 'server' | 'export' | 'both'
   readonly kind: 'word' | 'words' | 'boolean'
+  /** Of `both`: on the command line it is for all exports alone. */
+  readonly apart?: true
   /** As it would be written. */
   readonly example: string
   readonly describe: string
@@ -87,7 +89,8 @@ const OWN: Readonly<Record<string, KeyRule>> = {
   },
   workers: { place: 'server', kind: 'word', example: 'auto', describe: 'I/O threads at most', check: workers },
   tls: {
-    place: 'server',
+    place: 'both',
+    apart: true,
     kind: 'word',
     example: 'require',
     describe: 'whether clients may, or must, ask for TLS',
@@ -165,6 +168,13 @@ const OWN: Readonly<Record<string, KeyRule>> = {
     describe: 'certificate subjects that may',
     check: anything,
   },
+  writers: {
+    place: 'both',
+    kind: 'word',
+    example: '1',
+    describe: 'sessions at once while it is writable; one more is refused',
+    check: parseCount,
+  },
   inject: {
     place: 'both',
     kind: 'words',
@@ -178,7 +188,13 @@ const PARSERS = { count: parseCount, bytes: parseSize, time: parseTime }
 
 const limits = Object.entries(LIMITS).map(([flag, rule]): [string, KeyRule] => [
   flag,
-  { place: 'server', kind: 'word', example: formatLimit(rule), describe: rule.describe, check: PARSERS[rule.unit] },
+  {
+    ...(OF_EXPORT.has(flag) ? ({ place: 'both', apart: true } as const) : { place: 'server' }),
+    kind: 'word',
+    example: formatLimit(rule),
+    describe: rule.describe,
+    check: PARSERS[rule.unit],
+  },
 ])
 
 export const KEYS: Readonly<Record<string, KeyRule>> = { ...OWN, ...Object.fromEntries(limits) }

@@ -3,7 +3,7 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import type { IoEngineWish } from '../backends/index.js'
-import { type ExportConfig, exportsOf } from './config-exports.js'
+import { type ExportConfig, exportsOf, tlsModeOf } from './config-exports.js'
 import { type Limits, limitsOf } from './limits.js'
 import type { ListenAddress } from './nbd/listen.js'
 import type { TlsConfig, TlsMode } from './nbd/tls.js'
@@ -54,6 +54,9 @@ export interface ServeFlags {
   readonly 'allow-clients'?: readonly string[]
   readonly 'allow-subjects'?: readonly string[]
   readonly tls?: TlsMode
+  readonly writers?: readonly string[]
+  /** Words that a configuration file has under single exports, and the command line for all alone: by export, then by key. */
+  readonly exportWords?: Readonly<Record<string, Readonly<Record<string, string>>>>
   readonly 'tls-dir'?: string
   readonly 'tls-verify-client'?: boolean
   readonly 'tls-psk'?: string
@@ -63,15 +66,16 @@ export interface ServeFlags {
 export const DEFAULT_LISTEN = 'tcp:127.0.0.1:10809'
 export const DEFAULT_HTTP = '127.0.0.1:9809'
 
-/** With credentials and no word about them, TLS is required: nobody makes certificates to be talked to in the clear. */
 function tlsOf(flags: ServeFlags): TlsConfig {
+  const own = Object.entries(flags.exportWords ?? {}).find(([, words]) => (words['tls'] ?? 'off') !== 'off')
   const directory = flags['tls-dir']
   const pskFile = flags['tls-psk']
   const hasCredentials = directory !== undefined || pskFile !== undefined
-  const mode = flags.tls ?? (hasCredentials ? 'require' : 'off')
+  const mode = tlsModeOf(flags)
   const verifyClient = flags['tls-verify-client'] ?? false
-  if (mode !== 'off' && !hasCredentials) {
-    throw new UsageError(`--tls ${mode} needs certificates or keys: give --tls-dir DIR or --tls-psk FILE`)
+  if ((mode !== 'off' || own !== undefined) && !hasCredentials) {
+    const whose = mode !== 'off' ? `--tls ${mode}` : `tls of export ${own?.[0]}`
+    throw new UsageError(`${whose} needs certificates or keys: give --tls-dir DIR or --tls-psk FILE`)
   }
   if (verifyClient && directory === undefined) {
     throw new UsageError('--tls-verify-client needs the authority that signs clients: give --tls-dir DIR')
@@ -79,7 +83,7 @@ function tlsOf(flags: ServeFlags): TlsConfig {
   if ((flags['allow-subjects'] ?? []).length > 0 && !verifyClient) {
     throw new UsageError('--allow-subjects looks at client certificates: give --tls-verify-client too')
   }
-  return { mode, directory, verifyClient, pskFile }
+  return { mode, offered: mode !== 'off' || own !== undefined, directory, verifyClient, pskFile }
 }
 
 /** Sockets that were handed over stand in for the default. */

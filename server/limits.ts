@@ -32,6 +32,12 @@ export const LIMITS: Readonly<Record<string, LimitRule>> = {
     byDefault: 256,
     describe: 'the same for each client address; Unix sockets have none',
   },
+  'connections-per-export-max': {
+    key: 'connectionsPerExportMax',
+    unit: 'count',
+    byDefault: 1024,
+    describe: 'the same for each export; one more is refused',
+  },
   'handshake-timeout': {
     key: 'handshakeTimeoutMs',
     unit: 'time',
@@ -110,6 +116,22 @@ function parseLimit(flag: string, { unit }: LimitRule, text: string): number {
   const what = `--${flag}`
   if (unit === 'count') return parseCount(text, what)
   return unit === 'bytes' ? parseSize(text, what) : parseTime(text, what)
+}
+
+/** Limits that an export may have for itself, beside those of the server. */
+export const OF_EXPORT: ReadonlySet<string> = new Set([
+  'connections-per-export-max',
+  'in-flight-max',
+  'in-flight-bytes-max',
+])
+
+/** The limits that are among these words. @throws UsageError */
+export function limitsAmong(words: Readonly<Record<string, string>>): Partial<Limits> {
+  const given = Object.entries(LIMITS).flatMap(([flag, rule]) => {
+    const text = words[flag]
+    return text === undefined ? [] : [[rule.key, parseLimit(flag, rule, text)]]
+  })
+  return Object.fromEntries(given) as Partial<Limits>
 }
 
 /** All limits, with what the flags say in the place of the defaults. @throws UsageError */

@@ -28,6 +28,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   'on-enospc',
   'suspect-reads',
   'detect-zeroes',
+  'writers',
   'allow-clients',
   'allow-subjects',
 ])

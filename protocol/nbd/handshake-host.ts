@@ -25,6 +25,17 @@ export interface HandshakeHost {
   list(): Iterable<{ readonly name: string; readonly description: string }>
   /** The export behind a name, or undefined where there is none or none for this client. */
   find(name: string): HandshakeExport | undefined
+  /**
+   * Why this client may not have an export that it may know of (an error reply and a sentence), or undefined. `enters`: it
+   * is about to be let in, and a host that counts has counted it. Absent: whoever finds an export may have it.
+   */
+  refusal?(found: HandshakeExport, enters: boolean): ExportRefusal | undefined
+}
+
+export interface ExportRefusal {
+  /** NBD_REP_ERR_TLS_REQD or NBD_REP_ERR_POLICY. */
+  readonly error: number
+  readonly message: string
 }
 
 export interface HandshakeLimits {

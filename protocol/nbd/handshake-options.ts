@@ -168,6 +168,8 @@ function exportName(call: Call): HandshakeOutcome {
   if (name === undefined || found === undefined || negotiated.replyStyle === 'extended') {
     throw new ProtocolError('export-refused', `NBD_OPT_EXPORT_NAME asked for ${exportRefusal(call, name)}`)
   }
+  const refusal = host.refusal?.(found, true)
+  if (refusal !== undefined) throw new ProtocolError('export-refused', refusal.message)
   const outcome = transmission(call, name, found, false)
   const bytes = new Uint8Array(10 + (negotiated.noZeroes ? 0 : EXPORT_NAME_ZEROES))
   const view = viewOf(bytes)
@@ -190,6 +192,8 @@ function infoOrGo(call: Call): HandshakeOutcome | undefined {
   if (asked === undefined) return refuse(call, NBD_REP_ERR_INVALID, `${optionName(option)}'s data is malformed`)
   const found = host.find(asked.name)
   if (found === undefined) return refuse(call, NBD_REP_ERR_UNKNOWN, `there is no export '${asked.name}'`)
+  const refusal = host.refusal?.(found, option === NBD_OPT_GO)
+  if (refusal !== undefined) return refuse(call, refusal.error, refusal.message)
   const flags = transmissionFlags(found, negotiated, negotiated.contextsFor(asked.name))
   answer(call, NBD_REP_INFO, encodeInfoExport(found.size, flags))
   const wanted = new Set(asked.requests)
@@ -216,6 +220,8 @@ function metaContext(call: Call): undefined {
   if (stray !== undefined) return refuse(call, NBD_REP_ERR_INVALID, `the query '${stray}' names no namespace`)
   const found = host.find(asked.name)
   if (found === undefined) return refuse(call, NBD_REP_ERR_UNKNOWN, `there is no export '${asked.name}'`)
+  const refusal = host.refusal?.(found, false)
+  if (refusal !== undefined) return refuse(call, refusal.error, refusal.message)
   const contexts = matchingContexts(found.contexts, asked.queries, setting)
   for (const context of contexts) answer(call, NBD_REP_META_CONTEXT, encodeMetaContext(context))
   if (setting) negotiated.selection = { exportName: asked.name, contexts }

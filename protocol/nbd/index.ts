@@ -6,7 +6,13 @@ export { type BlockDescriptor, RequestError } from './client-replies.js'
 export { ByteReader, type ByteStream } from './client-stream.js'
 export * from './constants.js'
 export { Handshake } from './handshake.js'
-export type { HandshakeExport, HandshakeHost, HandshakeLimits, HandshakeOutcome } from './handshake-host.js'
+export type {
+  ExportRefusal,
+  HandshakeExport,
+  HandshakeHost,
+  HandshakeLimits,
+  HandshakeOutcome,
+} from './handshake-host.js'
 export { BASE_ALLOCATION, matchingContexts, QEMU_ALLOCATION_DEPTH } from './meta-context.js'
 export * from './options.js'
 export { ProtocolError, type ProtocolErrorCode } from './protocol-error.js'

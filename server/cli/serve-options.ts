@@ -79,6 +79,12 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
     describe: 'the least that is logged',
     defaultDescription: 'info',
   },
+  writers: {
+    ...words,
+    group: 'Access:',
+    describe: 'sessions at once on a writable export: 1, or EXPORT=1; one more is refused, and none may share it then',
+    defaultDescription: 'any number',
+  },
   'allow-clients': {
     ...words,
     group: 'Access:',

@@ -53,11 +53,12 @@ function attachLines(address: ListenAddress, name: string, tls: Config['tls']): 
 function banner({ exports, addresses, http, outgrowing }: RunningService, config: Config): string {
   const lines: string[] = []
   const paths = new Map(config.exports.map(({ name, path }) => [name, path]))
-  for (const { name, face } of exports) {
+  for (const { name, face, config: own } of exports) {
     const { size, readOnly } = face
     const what = `${formatBytes(size)}${readOnly ? ', read-only' : ''}, ${paths.get(name)}`
     lines.push(`candor ${VERSION} serves '${name}': ${what}`)
-    for (const address of addresses) lines.push(...attachLines(address, name, config.tls))
+    for (const address of addresses)
+      lines.push(...attachLines(address, name, { ...config.tls, mode: own?.tls ?? config.tls.mode }))
   }
   for (const { mount, exports: names, mayTake, free } of outgrowing) {
     lines.push(

@@ -6,6 +6,7 @@ import type { ExportConfig } from '../config-exports.js'
 import { keysFor } from '../config-keys.js'
 import type { DirectoryEntry, ExportDirectory } from '../io/directory.js'
 import type { ExportDesk } from '../io/export-desk.js'
+import { LIMITS } from '../limits.js'
 import type { NbdServer } from '../nbd/server.js'
 import { openTls } from '../nbd/tls.js'
 import type { Log, LogOutput } from '../observe/log.js'
@@ -37,9 +38,9 @@ export interface ReloadOptions {
 }
 
 /** Policies of an export that hold from one request to the next. */
-const LIVE = ['access', 'onSpace', 'reserve', 'readsSuspects', 'inject'] as const
+const LIVE = ['access', 'onSpace', 'reserve', 'readsSuspects', 'inject', 'tls', 'writers', 'limits'] as const
 /** What is fixed while an image is open, and the word for it. */
-const FIXED = { path: 'image', readOnly: 'read-only' } as const
+const FIXED = { path: 'image', readOnly: 'read-only', detectsZeroes: 'detect-zeroes' } as const
 
 const same = (one: unknown, other: unknown) => JSON.stringify(one) === JSON.stringify(other)
 
@@ -80,13 +81,15 @@ class Reload {
     const fixed = keysFor('server').filter((key) => key !== 'log-level' && !isOfExports(key))
     const differing = fixed.filter((key) => !same(wordOf(wanted, key), wordOf(before, key)))
     // Certificates that were renewed under their old names; what cannot be read is refused before anything is changed.
-    if (!differing.some((key) => key.startsWith('tls'))) nbd.secureBy(openTls(before.tls))
+    const { mode, offered } = wanted.tls
+    const tls = { ...before.tls, mode, offered }
+    if (!differing.some((key) => key.startsWith('tls'))) nbd.secureBy(openTls(tls))
     for (const key of differing) this.#result.unapplied.push(`${key} is another: restart candor for it`)
     if (!same(wanted.logLevel, before.logLevel)) output.level = wanted.logLevel
     await this.#exports()
     const kept = Object.fromEntries(fixed.map((key) => [key, wordOf(before, key)]))
     const { exports, logLevel, flags } = wanted
-    adopt({ ...before, exports, logLevel, flags: { ...flags, ...kept } as ServeFlags })
+    adopt({ ...before, tls, exports, logLevel, flags: { ...flags, ...kept } as ServeFlags })
     return this.#result
   }
 
@@ -129,7 +132,7 @@ class Reload {
     const { desk, nbd } = this.#options
     const { name, config } = entry
     if (config === undefined) return
-    const fixed = (['path', 'readOnly'] as const).filter((key) => !same(config[key], wanted[key]))
+    const fixed = (Object.keys(FIXED) as (keyof typeof FIXED)[]).filter((key) => !same(config[key], wanted[key]))
     if (fixed.length > 0) {
       const clients = nbd.sessionsOf(name)
       if (clients === 0) {
@@ -150,7 +153,7 @@ class Reload {
 
 /** Words at the top that are for all exports: they have become the exports' own. */
 function isOfExports(key: string): boolean {
-  return keysFor('export').includes(key)
+  return keysFor('export').includes(key) && LIMITS[key] === undefined
 }
 
 function wordOf({ flags }: Config, key: string): unknown {

@@ -1,5 +1,6 @@
 // What an export is made of, and who is told of what goes wrong on it.
 import type { Backend } from '../../backends/index.js'
+import type { SlowLimits } from '../nbd/slow-requests.js'
 import type { ExportState } from '../observe/counters.js'
 import type { Ledger } from '../state/ledger.js'
 import type { DurableRecord } from './durable-record.js'
@@ -41,6 +42,8 @@ export interface ExportPolicy {
   readonly reserve: number
   /** Bytes that may be lost are read as if they were not. */
   readonly readsSuspects: boolean
+  /** Of its connections, in the place of the server's. */
+  readonly limits: Partial<SlowLimits>
 }
 
 export interface ExportOptions {

@@ -38,6 +38,7 @@ import {
 import type { Ledger, LedgerEntry } from '../state/ledger.js'
 import { Durability } from './durability.js'
 import type { ExportOptions, ExportPolicy, ExportWitness, Failure } from './export-options.js'
+import { Presence } from './presence.js'
 import { Recess } from './recess.js'
 import { Room } from './room.js'
 import { SpaceHold } from './space-hold.js'
@@ -62,13 +63,14 @@ export class Export {
   readonly space: SpaceHold
   readonly recess: Recess
   readonly room: Room
+  /** In the place of the server's, for connections that come. */
+  limits: ExportPolicy['limits'] = {}
   /** `--suspect-reads allow`: bytes that may be lost are read as if they were not. */
   #readsSuspects: boolean
   readonly #storage: Backend
   readonly #witness: ExportWitness
   readonly #ledger: Ledger | undefined
-  /** Bytes of the image that were there at the last look. */
-  #present: number
+  readonly #presence: Presence
 
   constructor(options: ExportOptions) {
     const { name, backend, record } = options
@@ -81,7 +83,6 @@ export class Export {
     this.#readsSuspects = options.readsSuspects ?? false
     this.#witness = options.witness
     this.#ledger = options.ledger
-    this.#present = backend.size
     this.space = new SpaceHold(options.onSpace ?? { kind: 'report' }, {
       changed: (held, since) => {
         this.counters[HELD_AT] = held
@@ -95,6 +96,7 @@ export class Export {
       changed: () => this.#publish(),
       worsened: (state, reason) => this.#witness.stateChanged(this.name, state, reason),
     })
+    this.#presence = new Presence(() => this.backend, this.durability)
     this.recess = new Recess(backend, this.durability, (since) => {
       this.counters[RELEASED_SINCE_AT] = since ?? 0
     })
@@ -108,7 +110,8 @@ export class Export {
   }
 
   /** What the operator has decided; the words that are left out stay as they are. */
-  set({ onSpace, reserve, readsSuspects }: Partial<ExportPolicy>): void {
+  set({ onSpace, reserve, readsSuspects, limits }: Partial<ExportPolicy>): void {
+    if (limits !== undefined) this.limits = limits
     if (reserve !== undefined) this.room.reserve = reserve
     if (readsSuspects !== undefined) this.#readsSuspects = readsSuspects
     if (onSpace !== undefined) this.space.policy = onSpace
@@ -117,7 +120,12 @@ export class Export {
   }
 
   get policy(): ExportPolicy {
-    return { onSpace: this.space.policy, reserve: this.room.reserve, readsSuspects: this.#readsSuspects }
+    return {
+      onSpace: this.space.policy,
+      reserve: this.room.reserve,
+      readsSuspects: this.#readsSuspects,
+      limits: this.limits,
+    }
   }
 
   /** Called once a second: asks write-back whether it failed, and shows how long storage has kept a request. */
@@ -162,26 +170,14 @@ export class Export {
     return transmissionFlagsOf(this.backend.can)
   }
 
-  /**
-   * A look at the image under our feet, before each batch that writes and before each FLUSH. A file that became
-   * shorter lost durable data: without this the next write past its end would bring it back with zeroes.
-   */
+  /** A look at the image under our feet, before each batch that writes and before each FLUSH. */
   inspect(): void {
-    const { present, unlinked } = this.backend.look()
-    if (present < this.#present) this.#shrunk(present)
-    this.#present = present
-    if (unlinked) this.durability.detach('the image was removed: its last link is gone')
+    this.#presence.inspect()
   }
 
-  #shrunk(present: number): void {
-    const lost = this.#present - present
-    const reason = `the image was truncated to ${present} bytes under our feet: ${lost} are missing`
-    this.durability.missing(present, this.#present, reason)
-  }
-
-  /** A write ended at `end`, and may have made a truncated file longer: what is cut off from here on is lost anew. */
+  /** A write ended at `end`. */
   reached(end: number): void {
-    if (end > this.#present) this.#present = end
+    this.#presence.reached(end)
   }
 
   /** The first byte of [offset, offset + length) that a READ may not be given, if any. */

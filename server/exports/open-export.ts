@@ -55,6 +55,7 @@ export async function openExport(
     const ledger = ledgerOf(name, stateDirectory, (entries) => entry.ledgerLost(entries))
     const rules = { onSpace, reserve, readsSuspects }
     const entry = new Export({ name, backend, witness: log, record, ledger, ...rules })
+    entry.set({ limits: config.limits })
     if (inject.length > 0) {
       entry.inject(inject)
       log.warn({ export: name, rules: inject.map(({ text }) => text) }, 'FAULT INJECTION is on: errors are made up')

@@ -204,11 +204,12 @@ export class ExportDesk {
   /** Gives an export another policy, or other rules of access, while it is served. */
   async set(entry: DirectoryEntry, patch: Partial<ExportConfig>): Promise<ControlReply> {
     const { name, host, config } = entry
-    const { onSpace, reserve, readsSuspects, inject, access } = patch
+    const { onSpace, reserve, readsSuspects, inject, access, limits } = patch
     const policy: Partial<ExportPolicy> = {
       ...(onSpace !== undefined && { onSpace }),
       ...(reserve !== undefined && { reserve }),
       ...(readsSuspects !== undefined && { readsSuspects }),
+      ...(limits !== undefined && { limits }),
     }
     if (inject !== undefined) {
       const words = inject.map(({ text }) => text)

@@ -89,7 +89,7 @@ export class ExportHost implements IoHost {
       served,
       established,
       client,
-      limits,
+      limits: { ...limits, ...served.limits },
       onFault: (fault) => {
         const told = tellable(fault)
         // Counted here, so that the number is there before the peer can notice its end.

@@ -3,8 +3,8 @@
 import { closeSync } from 'node:fs'
 import type { Server, Socket } from 'node:net'
 import { NoDescriptorError } from '../../backends/index.js'
-import type { ExportDirectory } from '../io/directory.js'
-import type { EndedFault, HostEvents, IoHost } from '../io/io-host.js'
+import type { DirectoryEntry, ExportDirectory } from '../io/directory.js'
+import type { EndedFault, HostEvents } from '../io/io-host.js'
 import {
   CONNECTIONS_AT,
   CONNECTIONS_REFUSED_AT,
@@ -17,8 +17,9 @@ import {
 } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import { type ConnectionLimits, tellable } from './connection-options.js'
+import { boundOf, type Guest, newGuest, type Session, whoIs } from './guest.js'
 import { type ListenAddress, listenOn } from './listen.js'
-import { handshakeHost, type Peer, peerName } from './negotiation.js'
+import { type Desk, handshakeHost, type Peer, peerName } from './negotiation.js'
 import { type HandOver, Reception, type ReceptionLimits } from './reception.js'
 import type { TlsMode, TlsUpgrade } from './tls.js'
 
@@ -27,24 +28,8 @@ export interface NbdLimits extends ConnectionLimits, ReceptionLimits {
   readonly connectionsMax: number
   /** The same for each client address; Unix sockets have none. */
   readonly connectionsPerAddressMax: number
-}
-
-/** A connection as people look at it. */
-export interface Session {
-  /** By which `candor ctl disconnect` knows it. */
-  readonly id: number
-  /** Address and port, or 'unix'. */
-  readonly peer: string
-  /** Subject of the verified client certificate. */
-  readonly subject?: string
-  readonly tls: boolean
-  /** Absent while the handshake lasts. */
-  readonly export?: string
-  /** ISO 8601. */
-  readonly since: string
-  readonly ageSeconds: number
-  /** Requests that were taken and not answered yet; absent where the thread that knows waits for its storage. */
-  readonly inFlight?: number
+  /** The same for each export, refused in the handshake. */
+  readonly connectionsPerExportMax: number
 }
 
 export interface NbdServerOptions {
@@ -54,18 +39,6 @@ export interface NbdServerOptions {
   readonly log: Log
   readonly tlsMode?: TlsMode
   readonly tls?: TlsUpgrade | undefined
-}
-
-/** A connection, wherever it is. */
-interface Guest {
-  readonly peer: Peer
-  /** When it was accepted, in ms since the epoch. */
-  readonly since: number
-  /** While the handshake lasts. */
-  reception: Reception | undefined
-  /** The export, and where it lives, once it is known. */
-  exportName: string | undefined
-  host: IoHost | undefined
 }
 
 export class NbdServer implements HostEvents {
@@ -140,12 +113,19 @@ export class NbdServer implements HostEvents {
     }
     if (this.#refuses(peer)) return this.#turnAway(accepted, { ...whoIs(peer), connections: this.#guests.size })
     const connection = this.#connections++
-    const guest: Guest = { peer, since: Date.now(), reception: undefined, exportName: undefined, host: undefined }
+    const guest = newGuest(peer)
+    const desk: Desk = {
+      directory,
+      tls: tlsMode,
+      offersTls: this.#tls !== undefined,
+      isShuttingDown: () => this.#draining,
+      enter: (entry) => this.#enter(guest, entry),
+    }
     try {
       guest.reception = new Reception({
         accepted,
         peer,
-        host: handshakeHost(directory, tlsMode, peer, () => this.#draining),
+        host: handshakeHost(desk, peer),
         tls: this.#tls,
         limits,
         onFault: (fault) => this.connectionFaulted(connection, tellable(fault)),
@@ -175,6 +155,21 @@ export class NbdServer implements HostEvents {
     let same = 0
     for (const { peer } of this.#guests.values()) if (peer.address === address) same += 1
     return same >= connectionsPerAddressMax
+  }
+
+  /** A seat at an export, for as long as the connection lasts; or the sentence with which it is refused. */
+  #enter(guest: Guest, entry: DirectoryEntry): string | undefined {
+    const { limits, log } = this.#options
+    const { name } = entry
+    const bound = boundOf(entry, limits.connectionsPerExportMax, this.#guests.values())
+    if (bound === undefined || guest.seat === name) {
+      guest.seat = name
+      return undefined
+    }
+    const { flag, taken } = bound
+    log.limited(`client refused at export ${name}: ${flag}`, { ...whoIs(guest.peer), export: name, sessions: taken })
+    const others = taken === 1 ? 'another client' : `${taken} clients`
+    return `export '${name}' is in use by ${others}, and takes no more (${flag})`
   }
 
   #attach(connection: number, guest: Guest, { fd, established, leftover }: HandOver): void {
@@ -223,7 +218,4 @@ export class NbdServer implements HostEvents {
   }
 }
 
-function whoIs(peer: Peer): { peer: string; subject?: string } {
-  const { subject } = peer
-  return { peer: peerName(peer), ...(subject !== undefined && { subject }) }
-}
+export type { Session } from './guest.js'

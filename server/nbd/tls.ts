@@ -10,7 +10,10 @@ import { OpenError } from '../../backends/index.js'
 export type TlsMode = 'off' | 'allow' | 'require'
 
 export interface TlsConfig {
+  /** Of the exports that say nothing else. */
   readonly mode: TlsMode
+  /** Some export may be had over TLS. */
+  readonly offered: boolean
   /** Folder with server-cert.pem, server-key.pem and, to verify clients, ca-cert.pem. */
   readonly directory: string | undefined
   /** Clients have to show a certificate that ca-cert.pem's authority signed. */
@@ -92,8 +95,8 @@ function preSharedKeys(path: string, besideCertificates: boolean): TlsOptions {
 }
 
 /** @throws OpenError with one sentence for the operator */
-export function openTls({ mode, directory, verifyClient, pskFile }: TlsConfig): TlsUpgrade | undefined {
-  if (mode === 'off') return undefined
+export function openTls({ offered, directory, verifyClient, pskFile }: TlsConfig): TlsUpgrade | undefined {
+  if (!offered) return undefined
   const options: TlsOptions = {
     minVersion: 'TLSv1.2',
     ...(directory === undefined ? {} : certificates(directory, verifyClient)),

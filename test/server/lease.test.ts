@@ -1,0 +1,83 @@
+// How many may share an export: one writer at a time, or a bound of its own. Laws: who comes too late is refused in the
+// handshake with a sentence; a seat ends with its session, however that ends.
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { NBD_FLAG_CAN_MULTI_CONN } from 'nbd-protocol'
+import { control, folderOf, imageAt, twoExports, until } from '../support/controlled.js'
+import { attach, lastFirst, logged, MIB, stamped } from '../support/faults.js'
+import { runTool, useTool } from '../support/interop.js'
+import { needs } from '../support/requirements.js'
+
+const isAlone = (sessions: readonly unknown[]) => sessions.length === 0
+const sharesIt = ({ info }: { readonly info: { readonly transmissionFlags?: number } }) =>
+  ((info.transmissionFlags ?? 0) & NBD_FLAG_CAN_MULTI_CONN) !== 0
+
+test('with --writers 1 the second client is refused with a sentence, and let in when the first has gone', {
+  skip: needs('nbdinfo', 'qemu-io'),
+}, async (t) => {
+  const served = await twoExports(t, '--writers', 'a=1')
+  const writer = await attach(served.uri('a'))
+  assert.ok(!sharesIt(writer.negotiation), 'it may not be shared by several connections')
+  await writer.write(0, stamped(0, 4096))
+  const sentence = /export 'a' is in use by another client, and takes no more \(--writers 1\)/
+  await assert.rejects(attach(served.uri('a')), sentence)
+  assert.notEqual((await runTool('nbdinfo', ['--size', served.uri('a')])).code, 0)
+  assert.notEqual((await runTool('qemu-io', ['-f', 'raw', '-c', 'read 0 512', served.uri('a')])).code, 0)
+  assert.deepEqual(logged(served.candor, /refused/), ['client refused at export a: --writers 1'])
+  const [one, two] = await Promise.all([attach(served.uri('b')), attach(served.uri('b'))])
+  assert.ok(sharesIt(one.negotiation) && sharesIt(two.negotiation))
+
+  await writer.read(0, 512)
+  await writer.disconnect()
+  await until(
+    'the sessions',
+    () => served.sessions(),
+    (left) => left.every((session) => session.export === 'b'),
+  )
+  const next = await attach(served.uri('a'))
+  await served.told('disconnect', String((await served.sessions()).find((session) => session.export === 'a')?.id))
+  await assert.rejects(next.read(0, 512))
+  await until(
+    'the sessions',
+    () => served.sessions(),
+    (left) => left.every((session) => session.export === 'b'),
+  )
+  await useTool('qemu-io', ['-f', 'raw', '-c', 'write -P 7 0 512', served.uri('a')])
+  assert.equal(await useTool('nbdinfo', ['--size', served.uri('a')]), `${4 * MIB}\n`)
+})
+
+test('of many clients at once one is let in', async (t) => {
+  const served = await twoExports(t, '--writers', '1')
+  const tried = await Promise.allSettled(Array.from({ length: 20 }, () => attach(served.uri('a'))))
+  assert.equal(tried.filter(({ status }) => status === 'fulfilled').length, 1)
+})
+
+test('an export that is read-only has readers, and any number of them', async (t) => {
+  const served = await twoExports(t, '--writers', '1', '--read-only-export', 'a')
+  const readers = await Promise.all([attach(served.uri('a')), attach(served.uri('a'))])
+  assert.ok(readers.every((reader) => sharesIt(reader.negotiation)))
+})
+
+test('a handshake that comes to nothing takes no seat', async (t) => {
+  const served = await twoExports(t, '--writers', '1')
+  await useTool('nbdinfo', ['--list', served.uri('')])
+  await until('the sessions', () => served.sessions(), isAlone)
+  await attach(served.uri('a'))
+})
+
+test('an export has as many connections as its own bound says, and one more is refused; the others have the bound of all', async (t) => {
+  const scope = lastFirst(t)
+  const folder = folderOf(scope)
+
+  for (const name of ['a', 'b']) imageAt(`${folder}/${name}`, MIB)
+  const words = ['connections-per-export-max: 1', `listen: [unix:${folder}/nbd]`, 'http: off', 'exports:']
+  const exports = ['  a:', '    image: a', '    connections-per-export-max: 2', '  b:', '    image: b', '']
+  writeFileSync(`${folder}/candor.yaml`, [...words, ...exports].join('\n'))
+  const served = await control(scope, folder, { words: ['--config', `${folder}/candor.yaml`] })
+  await Promise.all([attach(served.uri('a')), attach(served.uri('a'))])
+  const sentence = /export 'a' is in use by 2 clients, and takes no more \(--connections-per-export-max 2\)/
+  await assert.rejects(attach(served.uri('a')), sentence)
+  await attach(served.uri('b'))
+  await assert.rejects(attach(served.uri('b')), /in use by another client, .*--connections-per-export-max 1\)/)
+})
