@@ -12,6 +12,7 @@ export const EXPORT_FLAGS: readonly string[] = [
   'on-enospc',
   'reserve',
   'suspect-reads',
+  'detect-zeroes',
   'allow-clients',
   'allow-subjects',
   'inject',
@@ -19,7 +20,15 @@ export const EXPORT_FLAGS: readonly string[] = [
 
 export type ExportFlags = Pick<
   ServeFlags,
-  'create' | 'read-only' | 'on-enospc' | 'reserve' | 'suspect-reads' | 'allow-clients' | 'allow-subjects' | 'inject'
+  | 'create'
+  | 'read-only'
+  | 'on-enospc'
+  | 'reserve'
+  | 'suspect-reads'
+  | 'detect-zeroes'
+  | 'allow-clients'
+  | 'allow-subjects'
+  | 'inject'
 >
 
 /** One more export of a server. @throws UsageError */
