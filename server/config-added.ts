@@ -12,6 +12,7 @@ export const EXPORT_FLAGS: readonly string[] = [
   'on-enospc',
   'reserve',
   'suspect-reads',
+  'detect-zeroes',
   'allow-clients',
   'allow-subjects',
   'inject',

@@ -4,12 +4,8 @@ import yargs, { type Argv } from 'yargs'
 import { hideBin } from 'yargs/helpers'
 import { OpenError } from '../backends/index.js'
 import type { Command } from './cli/command.js'
-import { create } from './cli/create.js'
-import { ctl } from './cli/ctl.js'
-import { errors } from './cli/errors.js'
-import { info } from './cli/info.js'
-import { map } from './cli/map.js'
-import { serve } from './cli/serve.js'
+import { COMMANDS } from './cli/commands.js'
+import { completions } from './cli/completion.js'
 import { UsageError } from './values.js'
 import { VERSION } from './version.js'
 
@@ -89,7 +85,7 @@ function plain(message: string): string {
 }
 
 function parser(): Argv {
-  let all = yargs(hideBin(process.argv))
+  const all = yargs(hideBin(process.argv))
     .scriptName('candor')
     .usage('$0 <command>\n\nAn NBD server for sparse disk images that tells the guest the truth.')
     .version(VERSION)
@@ -97,20 +93,20 @@ function parser(): Argv {
     .demandCommand(1, 'no command is given')
     .recommendCommands()
     .parserConfiguration({ 'camel-case-expansion': false })
+    .completion('completion', 'print what bash or zsh needs to complete these words')
     .wrap(Math.min(120, process.stdout.columns ?? 120))
     .exitProcess(false)
     .fail(fail)
-  all = add(all, serve)
-  all = add(all, create)
-  all = add(all, ctl)
-  all = add(all, errors)
-  all = add(all, map)
-  return add(all, info)
+  return COMMANDS.reduce<Argv>(add, all)
 }
 
 try {
-  refuseOddBooleans(hideBin(process.argv))
-  await parser().parseAsync()
+  const words = hideBin(process.argv)
+  const completed = await completions(words)
+  if (completed === undefined) {
+    refuseOddBooleans(words)
+    await parser().parseAsync()
+  } else process.stdout.write(completed.map((word) => `${word}\n`).join(''))
 } catch (error) {
   if (!(error instanceof OpenError || error instanceof UsageError)) throw error
   process.stderr.write(`candor: ${error.message.replace(/\s*\n\s*/g, ' ')}\n`)

@@ -24,7 +24,7 @@ interface Action {
 }
 
 const OF_EXPORT: Action = { needs: 'the name of an export' }
-const ACTIONS: Readonly<Record<string, Action>> = {
+export const ACTIONS: Readonly<Record<string, Action>> = {
   exports: {},
   add: { needs: '[NAME=]IMAGE', takes: EXPORT_FLAGS },
   remove: { ...OF_EXPORT, takes: ['force'] },

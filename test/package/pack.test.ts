@@ -46,7 +46,7 @@ const FS_EXT = ['LICENSE.txt', 'README.md', 'binding.gyp', 'fs-ext.cc', 'fs-ext.
 
 function expected(): string[] {
   return [
-    ...['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json'],
+    ...['CHANGELOG.md', 'LICENSE', 'README.md', 'dist/candor.1', 'package.json'],
     ...compiled('backends', 'dist/backends', true),
     ...compiled('server', 'dist/server', true),
     ...['nbd', 'vhost-user'].flatMap((protocol) => [
