@@ -17,6 +17,7 @@ export const {
   ENOMEM,
   EACCES,
   EBUSY,
+  EFAULT,
   EINVAL,
   ENOENT,
   ENOSPC,

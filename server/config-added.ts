@@ -16,7 +16,6 @@ export const EXPORT_FLAGS: readonly string[] = [
   'allow-clients',
   'allow-subjects',
   'inject',
-  'detect-zeroes',
   'writers',
   'tls',
 ]
@@ -28,10 +27,10 @@ export type ExportFlags = Pick<
   | 'on-enospc'
   | 'reserve'
   | 'suspect-reads'
+  | 'detect-zeroes'
   | 'allow-clients'
   | 'allow-subjects'
   | 'inject'
-  | 'detect-zeroes'
   | 'writers'
   | 'tls'
 >

@@ -49,7 +49,7 @@ const OWN: Readonly<Record<string, KeyRule>> = {
     place: 'server',
     kind: 'words',
     example: '[tcp:127.0.0.1:10809, unix:/run/candor.sock]',
-    describe: 'where clients connect',
+    describe: 'where clients connect; `vhost-user:[EXPORT@]PATH` for guests',
     check: parseListen,
   },
   http: {

@@ -11,7 +11,7 @@ import { uriOf } from './nbd/listen.js'
 import { NbdServer } from './nbd/server.js'
 import { serverCounters } from './observe/counters.js'
 import { Log, type LogLine } from './observe/log.js'
-import { parseListen } from './values.js'
+import { parseListen, UsageError } from './values.js'
 
 export interface ServedExport {
   /** What clients ask for; the first export also answers to the empty name. */
@@ -69,7 +69,10 @@ export async function serve(options: EmbedOptions): Promise<Served> {
   const uris: string[] = []
   try {
     for (const words of options.listen) {
-      const address = await server.listen(parseListen(words))
+      const wanted = parseListen(words)
+      if (wanted.kind === 'vhost-user')
+        throw new UsageError(`${words} is for 'candor serve': listen on tcp: or unix: here`)
+      const address = await server.listen(wanted)
       uris.push(...options.exports.map(({ name }) => uriOf(address, name, false)))
     }
   } catch (error) {

@@ -7,6 +7,7 @@ import type { ControlReply } from './control/export-actions.js'
 import { Operator } from './control/operator.js'
 import { reload } from './control/reload.js'
 import { connectionsWithin, openFiles, openFilesMax } from './descriptor-room.js'
+import { FrontEnds } from './front-ends.js'
 import type { Outgrowing } from './io/backing-desk.js'
 import { type DirectoryEntry, ExportDirectory, pulseAge, STALLED_MS, unlessStalled } from './io/directory.js'
 import { ExportDesk } from './io/export-desk.js'
@@ -14,7 +15,6 @@ import type { IoHost } from './io/io-host.js'
 import { ThreadedHost } from './io/threaded-host.js'
 import type { Limits } from './limits.js'
 import type { ListenAddress } from './nbd/listen.js'
-import { NbdServer } from './nbd/server.js'
 import { openTls } from './nbd/tls.js'
 import { HEARTBEAT_AT, PULSE_AT, pulseBlock, serverCounters } from './observe/counters.js'
 import type { Observed } from './observe/family.js'
@@ -55,7 +55,7 @@ class Service implements RunningService {
   readonly #directory = new ExportDirectory()
   readonly #counters = serverCounters()
   readonly #pulse = pulseBlock()
-  readonly #nbd: NbdServer
+  readonly #frontEnds: FrontEnds
   readonly #desk: ExportDesk
   readonly #operator: Operator
   readonly #undo: (() => void | Promise<void>)[] = []
@@ -75,17 +75,17 @@ class Service implements RunningService {
     const log = this.#log
     const limits = withinOpenFiles(config, log)
     const [directory, counters] = [this.#directory, this.#counters]
-    this.#nbd = new NbdServer({ directory, counters, limits, log, tlsMode: tls.mode, tls: openTls(tls) })
-    const events = this.#nbd
+    this.#frontEnds = new FrontEnds({ directory, counters, limits, log, tlsMode: tls.mode, tls: openTls(tls) })
+    const events = this.#frontEnds
     const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
     const { workersMax } = config
     const { shutdownTimeoutMs } = limits
     const changed = () => this.#tellHttp()
     const keepsRecords = stateDirectory !== undefined
     this.#desk = new ExportDesk({ directory, log, makeHost, workersMax, keepsRecords, shutdownTimeoutMs, changed })
-    const [desk, nbd, output] = [this.#desk, this.#nbd, this.#output]
+    const [desk, frontEnds, output] = [this.#desk, this.#frontEnds, this.#output]
     const reload = () => this.#reload()
-    this.#operator = new Operator({ config: () => this.#config, desk, directory, nbd, output, reload })
+    this.#operator = new Operator({ config: () => this.#config, desk, directory, frontEnds, output, reload })
   }
 
   get exports(): Iterable<DirectoryEntry> {
@@ -106,7 +106,7 @@ class Service implements RunningService {
       for (const about of this.outgrowing) this.#log.warn(about, `the images on ${about.mount} could outgrow it`)
       await this.#openControl()
       await this.#openHttp()
-      for (const address of listen) this.addresses.push(await this.#nbd.listen(address))
+      for (const address of listen) this.addresses.push(await this.#frontEnds.listen(address))
       this.#log.info({ ...this.#io }, `reads wait for storage by ${this.#io.engine}`)
     } catch (error) {
       await this.#close()
@@ -156,14 +156,15 @@ class Service implements RunningService {
   }
 
   async #reload(): Promise<ControlReply> {
-    const [desk, directory, nbd, output, log] = [this.#desk, this.#directory, this.#nbd, this.#output, this.#log]
+    const [desk, directory, output, log] = [this.#desk, this.#directory, this.#output, this.#log]
+    const frontEnds = this.#frontEnds
     const { read = () => this.#config, reloading } = this.#around
     const adopt = (config: Config) => {
       this.#config = config
     }
     const over = reloading?.()
     try {
-      return await reload({ read, current: () => this.#config, adopt, desk, directory, nbd, output, log })
+      return await reload({ read, current: () => this.#config, adopt, desk, directory, frontEnds, output, log })
     } finally {
       over?.()
     }
@@ -185,7 +186,7 @@ class Service implements RunningService {
   }
 
   async stop(): Promise<{ synced: boolean }> {
-    this.#nbd.drain()
+    this.#frontEnds.drain()
     await this.#desk.close()
     const { hosts } = this.#desk
     for (const host of hosts) host.drain()
@@ -193,7 +194,7 @@ class Service implements RunningService {
     const unanswered = await Promise.all(hosts.map((host) => this.#finish(host, timeoutMs)))
     const left = unanswered.reduce((sum, each) => sum + each, 0)
     if (left > 0) this.#log.error({ unanswered: left }, 'stopped with requests that storage has not answered')
-    this.#nbd.finish()
+    this.#frontEnds.finish()
     const synced = await Promise.all(hosts.map((host) => host.sync()))
     await this.#close()
     return { synced: !synced.includes(false) }
@@ -206,8 +207,8 @@ class Service implements RunningService {
   }
 
   async #close(): Promise<void> {
-    this.#nbd.drain()
-    this.#nbd.finish()
+    this.#frontEnds.drain()
+    this.#frontEnds.finish()
     for (const undo of this.#undo.reverse()) await undo()
     this.#undo.length = 0
     this.#log.close()

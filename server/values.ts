@@ -54,19 +54,22 @@ function splitHostPort(text: string, whole: string, what: string, defaultPort: n
 /** sun_path of unix(7), its closing NUL left off. */
 const UNIX_PATH_BYTES_MAX = 107
 
-/** tcp:HOST:PORT or unix:PATH. @throws UsageError */
+/** tcp:HOST:PORT, unix:PATH or vhost-user:[EXPORT@]PATH. @throws UsageError */
 export function parseListen(text: string): ListenAddress {
-  const [, kind, rest = ''] = /^(tcp|unix):(.*)$/s.exec(text) ?? []
+  const [, kind, rest = ''] = /^(tcp|unix|vhost-user):(.*)$/s.exec(text) ?? []
   if (kind === 'tcp') return { kind, ...splitHostPort(rest, text, '--listen', DEFAULT_NBD_PORT) }
-  if (kind !== 'unix' || rest === '') {
-    throw new UsageError(`--listen is '${text}': write tcp:HOST:PORT or unix:PATH`)
+  const [, exportName = '', path = ''] =
+    (kind === 'vhost-user' ? /^(?:([^/@]*)@)?(.*)$/s : /^()(.*)$/s).exec(rest) ?? []
+  if (kind === undefined || path === '') {
+    throw new UsageError(`--listen is '${text}': write tcp:HOST:PORT, unix:PATH or vhost-user:PATH`)
   }
-  if (Buffer.byteLength(rest) > UNIX_PATH_BYTES_MAX) {
-    throw new UsageError(
-      `--listen's path has more than ${UNIX_PATH_BYTES_MAX} bytes, which no Unix socket can: ${rest}`,
-    )
-  }
-  return { kind, path: rest }
+  return kind === 'vhost-user' ? { kind, path: socketPath(path), exportName } : { kind: 'unix', path: socketPath(path) }
+}
+
+/** @throws UsageError */
+export function socketPath(path: string, what = '--listen'): string {
+  if (Buffer.byteLength(path) <= UNIX_PATH_BYTES_MAX) return path
+  throw new UsageError(`${what}'s path has more than ${UNIX_PATH_BYTES_MAX} bytes, which no Unix socket can: ${path}`)
 }
 
 /** HOST:PORT, or undefined for `off`. @throws UsageError */

@@ -47,7 +47,7 @@ export type Result =
 
 export const DONE: Result = { kind: 'done' }
 
-/** A message to be sent, with descriptors that are the sender's to close afterwards. */
+/** A message to be sent, with descriptors that stay the back-end's: those that an order was answered with. */
 export interface Reply {
   readonly bytes: Uint8Array<ArrayBuffer>
   readonly descriptors: readonly number[]

@@ -53,11 +53,6 @@ export class Session {
     return this.#agreement.protocolFeatures
   }
 
-  /** Where the back-end tells that a ring is broken. */
-  errorDescriptor(index: number): number | undefined {
-    return this.#rings.at(index).err
-  }
-
   /** @throws ProtocolError when the session is lost; `release` then has its descriptors */
   receive(bytes: Uint8Array, descriptors: readonly number[]): void {
     this.#stream.receive(bytes, descriptors)

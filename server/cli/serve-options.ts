@@ -20,7 +20,8 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
   'read-only-export': { ...words, describe: 'the same for this export alone; may be given again' },
   listen: {
     ...words,
-    describe: 'where clients connect: tcp:HOST:PORT or unix:PATH; may be given again',
+    describe:
+      'where clients connect: tcp:HOST:PORT, unix:PATH, or vhost-user:[EXPORT@]PATH for guests; may be given again',
     defaultDescription: DEFAULT_LISTEN,
   },
   http: {

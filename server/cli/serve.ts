@@ -8,6 +8,7 @@ import { type ListenAddress, uriOf } from '../nbd/listen.js'
 import { type RunningService, startService } from '../service.js'
 import { ServiceManager, takeActivatedSockets } from '../service-manager.js'
 import { VERSION } from '../version.js'
+import type { VhostUserAddress } from '../vhost-user/server.js'
 import type { Command } from './command.js'
 import { formatBytes } from './format.js'
 import { SERVE_OPTIONS } from './serve-options.js'
@@ -37,12 +38,21 @@ function tlsWords({ mode, directory }: Config['tls']): string {
 }
 
 /** nbd-client's words for an address. */
-function whereFor(address: ListenAddress): string {
+function whereFor(address: Exclude<ListenAddress, VhostUserAddress>): string {
   if (address.kind === 'inherited') throw new TypeError('a socket that is not listened on yet is nowhere')
   return address.kind === 'unix' ? `-unix ${address.path}` : `${address.host} ${address.port}`
 }
 
-function attachLines(address: ListenAddress, name: string, tls: Config['tls']): string[] {
+/** QEMU's words for a vhost-user socket. */
+function guestLines({ path }: VhostUserAddress): string[] {
+  return [
+    `  vhost-user-blk at ${path}`,
+    '    qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem \\',
+    `      -chardev socket,id=disk,path=${path},reconnect=1 -device vhost-user-blk-pci,chardev=disk`,
+  ]
+}
+
+function attachLines(address: Exclude<ListenAddress, VhostUserAddress>, name: string, tls: Config['tls']): string[] {
   const uri = uriOf(address, name, tls.mode === 'require')
   const where = whereFor(address)
   const qemu = tls.mode === 'require' ? `nbdinfo '${uri}'` : `qemu-img info '${uri}'`
@@ -52,13 +62,18 @@ function attachLines(address: ListenAddress, name: string, tls: Config['tls']): 
 /** The lines a person can act on. */
 function banner({ exports, addresses, http, outgrowing }: RunningService, config: Config): string {
   const lines: string[] = []
+  let isFirst = true
   const paths = new Map(config.exports.map(({ name, path }) => [name, path]))
   for (const { name, face, config: own } of exports) {
     const { size, readOnly } = face
     const what = `${formatBytes(size)}${readOnly ? ', read-only' : ''}, ${paths.get(name)}`
     lines.push(`candor ${VERSION} serves '${name}': ${what}`)
-    for (const address of addresses)
-      lines.push(...attachLines(address, name, { ...config.tls, mode: own?.tls ?? config.tls.mode }))
+    const tls = { ...config.tls, mode: own?.tls ?? config.tls.mode }
+    for (const address of addresses) {
+      if (address.kind !== 'vhost-user') lines.push(...attachLines(address, name, tls))
+      else if (address.exportName === name || (address.exportName === '' && isFirst)) lines.push(...guestLines(address))
+    }
+    isFirst = false
   }
   for (const { mount, exports: names, mayTake, free } of outgrowing) {
     lines.push(

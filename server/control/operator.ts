@@ -3,9 +3,9 @@
 import { OpenError } from '../../backends/index.js'
 import type { Config } from '../config.js'
 import { addedExport, EXPORT_FLAGS, type ExportFlags, policyOf } from '../config-added.js'
+import type { FrontEnds } from '../front-ends.js'
 import { type DirectoryEntry, type ExportDirectory, stalledSentence } from '../io/directory.js'
 import type { ExportDesk } from '../io/export-desk.js'
-import type { NbdServer } from '../nbd/server.js'
 import { LOG_LEVELS, type LogOutput } from '../observe/log.js'
 import { UsageError } from '../values.js'
 import { type ControlReply, type ControlRequest, failed } from './export-actions.js'
@@ -15,7 +15,7 @@ export interface OperatorOptions {
   readonly config: () => Config
   readonly desk: ExportDesk
   readonly directory: ExportDirectory
-  readonly nbd: NbdServer
+  readonly frontEnds: Pick<FrontEnds, 'sessions' | 'disconnect'>
   readonly output: LogOutput
   /** Reads the configuration again. */
   readonly reload: () => Promise<ControlReply>
@@ -51,7 +51,7 @@ export class Operator {
   }
 
   async #sessions(): Promise<unknown> {
-    return this.#options.nbd.sessions(await this.#options.directory.inFlight())
+    return this.#options.frontEnds.sessions(await this.#options.directory.inFlight())
   }
 
   async #add({ name: image = '', flags }: ControlRequest): Promise<ControlReply> {
@@ -80,7 +80,7 @@ export class Operator {
   }
 
   async #disconnect({ name: id = '' }: ControlRequest): Promise<ControlReply> {
-    if (this.#options.nbd.disconnect(Number.parseInt(id, 10))) return { ok: true, result: { id: Number(id) } }
+    if (this.#options.frontEnds.disconnect(Number.parseInt(id, 10))) return { ok: true, result: { id: Number(id) } }
     return failed(`there is no session ${id}: 'candor ctl sessions' lists them`)
   }
 

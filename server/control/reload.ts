@@ -1,13 +1,14 @@
 // The configuration read again while the server runs: what can be applied is, the rest is told by name. Laws: words that
 // are wrong change nothing at all; who is connected to an export that stays notices nothing.
+
 import { OpenError } from '../../backends/index.js'
 import type { Config, ServeFlags } from '../config.js'
 import type { ExportConfig } from '../config-exports.js'
 import { keysFor } from '../config-keys.js'
+import type { FrontEnds } from '../front-ends.js'
 import type { DirectoryEntry, ExportDirectory } from '../io/directory.js'
 import type { ExportDesk } from '../io/export-desk.js'
 import { LIMITS } from '../limits.js'
-import type { NbdServer } from '../nbd/server.js'
 import { openTls } from '../nbd/tls.js'
 import type { Log, LogOutput } from '../observe/log.js'
 import { UsageError } from '../values.js'
@@ -32,7 +33,7 @@ export interface ReloadOptions {
   readonly adopt: (config: Config) => void
   readonly desk: ExportDesk
   readonly directory: ExportDirectory
-  readonly nbd: NbdServer
+  readonly frontEnds: Pick<FrontEnds, 'secureBy' | 'sessionsOf'>
   readonly output: LogOutput
   readonly log: Log
 }
@@ -76,14 +77,14 @@ class Reload {
   }
 
   async run(): Promise<Reloaded> {
-    const { nbd, output, adopt } = this.#options
+    const { frontEnds, output, adopt } = this.#options
     const [before, wanted] = [this.#before, this.#wanted]
     const fixed = keysFor('server').filter((key) => key !== 'log-level' && !isOfExports(key))
     const differing = fixed.filter((key) => !same(wordOf(wanted, key), wordOf(before, key)))
     // Certificates that were renewed under their old names; what cannot be read is refused before anything is changed.
     const { mode, offered } = wanted.tls
     const tls = { ...before.tls, mode, offered }
-    if (!differing.some((key) => key.startsWith('tls'))) nbd.secureBy(openTls(tls))
+    if (!differing.some((key) => key.startsWith('tls'))) frontEnds.secureBy(openTls(tls))
     for (const key of differing) this.#result.unapplied.push(`${key} is another: restart candor for it`)
     if (!same(wanted.logLevel, before.logLevel)) output.level = wanted.logLevel
     await this.#exports()
@@ -129,12 +130,12 @@ class Reload {
   }
 
   async #change(entry: DirectoryEntry, wanted: ExportConfig): Promise<void> {
-    const { desk, nbd } = this.#options
+    const { desk, frontEnds } = this.#options
     const { name, config } = entry
     if (config === undefined) return
     const fixed = (Object.keys(FIXED) as (keyof typeof FIXED)[]).filter((key) => !same(config[key], wanted[key]))
     if (fixed.length > 0) {
-      const clients = nbd.sessionsOf(name)
+      const clients = frontEnds.sessionsOf(name)
       if (clients === 0) {
         if (await this.#remove(name)) await this.#add(wanted)
         return

@@ -14,7 +14,8 @@ import { describeExport } from '../nbd/negotiation.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import { type Counters, count, PROTOCOL_ERRORS, PROTOCOL_ERRORS_AT, pulseBlock, reasonAt } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
-import type { AttachOrder, ExportFace, HostEvents, IoHost, Removal } from './io-host.js'
+import { VhostUserSessions } from '../vhost-user/sessions.js'
+import type { AttachOrder, EndedFault, ExportFace, HostEvents, IoHost, Removal, VhostUserOrder } from './io-host.js'
 
 export interface ExportHostOptions {
   readonly limits: ConnectionLimits
@@ -26,6 +27,17 @@ export interface ExportHostOptions {
   readonly reopen?: Reopen
 }
 
+/** A connection of either front end. */
+interface Served {
+  readonly served: Export
+  readonly inFlight: number
+  /** Bytes that the peer has not taken yet. */
+  readonly backlog: number
+  readonly isBusy: boolean
+  drain(): void
+  destroy(): void
+}
+
 /** How often write-back is asked whether it failed, and the pulse is felt. */
 const BEAT_MS = 1000
 const FINISH_POLL_MS = 20
@@ -35,7 +47,8 @@ export class ExportHost implements IoHost {
   readonly #options: ExportHostOptions
   readonly #registry = new ExportRegistry<Export>()
   readonly #backings = new Backings()
-  readonly #connections = new Map<number, Connection>()
+  readonly #connections = new Map<number, Served>()
+  readonly #vhostUsers = new VhostUserSessions()
   readonly #closing = new Map<string, () => Promise<void>>()
   /** Exports that are being removed. */
   readonly #leaving = new Set<Export>()
@@ -90,20 +103,39 @@ export class ExportHost implements IoHost {
       established,
       client,
       limits: { ...limits, ...served.limits },
-      onFault: (fault) => {
-        const told = tellable(fault)
-        // Counted here, so that the number is there before the peer can notice its end.
-        if (told.isProtocolError) count(this.pulse, PROTOCOL_ERRORS_AT + reasonAt(PROTOCOL_ERRORS, told.reason))
-        events.connectionFaulted(connection, told)
-      },
-      onEnd: () => {
-        this.#connections.delete(connection)
-        events.connectionEnded(connection)
-      },
+      onFault: (fault) => this.#faulted(connection, tellable(fault)),
+      onEnd: () => this.#ended(connection),
     })
     if (this.#draining) attached.drain()
     this.#connections.set(connection, attached)
     attached.start()
+  }
+
+  attachVhostUser({ connection, fd, exportName, client }: VhostUserOrder): void {
+    const found = this.#registry.find(exportName)
+    const served = found !== undefined && this.#leaving.has(found) ? undefined : found
+    const onFault = (fault: EndedFault) => this.#faulted(connection, fault)
+    const onEnd = () => this.#ended(connection)
+    const attached = this.#vhostUsers.attach({ fd, served, client, limits: this.#options.limits, onFault, onEnd })
+    if (attached === undefined) return
+    if (this.#draining) attached.drain()
+    this.#connections.set(connection, attached)
+  }
+
+  #faulted(connection: number, fault: EndedFault): void {
+    // Counted here, so that the number is there before the peer can notice its end.
+    if (fault.isProtocolError) count(this.pulse, PROTOCOL_ERRORS_AT + reasonAt(PROTOCOL_ERRORS, fault.reason))
+    this.#options.events.connectionFaulted(connection, fault)
+  }
+
+  #ended(connection: number): void {
+    this.#connections.delete(connection)
+    this.#options.events.connectionEnded(connection)
+  }
+
+  /** What guests may be told of an export has changed, as its size has. */
+  configChanged(exportName: string): void {
+    this.#vhostUsers.configChanged(exportName)
   }
 
   async ask(request: ControlRequest): Promise<ControlReply> {
@@ -140,7 +172,7 @@ export class ExportHost implements IoHost {
     return { gone: true, unanswered: 0, synced }
   }
 
-  connectionsOf(entry: Export): Connection[] {
+  connectionsOf(entry: Export): Served[] {
     return [...this.#connections.values()].filter(({ served }) => served === entry)
   }
 
@@ -153,7 +185,7 @@ export class ExportHost implements IoHost {
   }
 
   /** Waits until nothing is in flight and all replies are taken; false when that took too long. */
-  async #idle(entries: Iterable<Export>, connections: () => Iterable<Connection>, timeoutMs: number): Promise<boolean> {
+  async #idle(entries: Iterable<Export>, connections: () => Iterable<Served>, timeoutMs: number): Promise<boolean> {
     const deadline = performance.now() + timeoutMs
     while (isBusy(entries, connections())) {
       if (performance.now() >= deadline) return false
@@ -184,13 +216,13 @@ export class ExportHost implements IoHost {
   }
 }
 
-function isBusy(entries: Iterable<Export>, connections: Iterable<Connection>): boolean {
+function isBusy(entries: Iterable<Export>, connections: Iterable<Served>): boolean {
   // Requests whose connection is gone are on their way through storage all the same, and a sync must not overtake them.
   for (const { waiting } of entries) if (waiting.oldest !== undefined) return true
   for (const connection of connections) if (connection.isBusy) return true
   return false
 }
 
-function inFlightOf(sum: number, { inFlight }: Connection): number {
+function inFlightOf(sum: number, { inFlight }: Served): number {
   return sum + inFlight
 }

@@ -29,6 +29,17 @@ export interface AttachOrder {
   readonly client: string
 }
 
+/** A vhost-user session that is about to begin. */
+export interface VhostUserOrder {
+  /** The front desk's number for it. */
+  readonly connection: number
+  /** The socket, the host's own from here on. */
+  readonly fd: number
+  readonly exportName: string
+  /** The peer as log and ledger name it. */
+  readonly client: string
+}
+
 /** Why a connection ended, as it can be told to another thread. */
 export interface EndedFault {
   readonly phase: ConnectionFault['phase']
@@ -68,6 +79,7 @@ export interface IoHost {
    * are refused; then comes the final sync, and the image is given back.
    */
   remove(exportName: string, force: boolean, timeoutMs: number): Promise<Removal>
+  attachVhostUser(order: VhostUserOrder): void
   /** Asks one export something, by name, or all of them. */
   ask(request: ControlRequest): Promise<ControlReply>
   /** Every new request is refused with NBD_ESHUTDOWN from now on, and so is what is held. */

@@ -6,7 +6,7 @@ import type { Limits } from '../limits.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import type { Counters } from '../observe/counters.js'
 import type { LogLine } from '../observe/log.js'
-import type { AttachOrder, EndedFault } from './io-host.js'
+import type { AttachOrder, EndedFault, VhostUserOrder } from './io-host.js'
 
 /** What an I/O thread starts with. */
 export interface IoThreadData {
@@ -33,6 +33,7 @@ export type ToThread =
   | { readonly kind: 'call'; readonly id: number; readonly call: Call }
   | { readonly kind: 'attach'; readonly order: AttachOrder }
   | { readonly kind: 'disconnect'; readonly connection: number }
+  | { readonly kind: 'attach-vhost-user'; readonly order: VhostUserOrder }
   | { readonly kind: 'drain' }
   /** What became of the image that the thread wants open again: itself, or an OpenError's sentence. */
   | { readonly kind: 'reopened'; readonly id: number; readonly image: OpenedImage | string }

@@ -69,6 +69,7 @@ port.on('message', (message: ToThread) => {
   if (message.kind === 'call') void answer(message.id, message.call)
   else if (message.kind === 'attach') host.attach(message.order)
   else if (message.kind === 'disconnect') host.disconnect(message.connection)
+  else if (message.kind === 'attach-vhost-user') host.attachVhostUser(message.order)
   else if (message.kind === 'drain') host.drain()
   else {
     reopening.get(message.id)?.(message.image)

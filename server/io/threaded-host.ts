@@ -8,7 +8,7 @@ import type { Limits } from '../limits.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import { pulseBlock } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
-import type { AttachOrder, ExportFace, HostEvents, IoHost, Removal } from './io-host.js'
+import type { AttachOrder, ExportFace, HostEvents, IoHost, Removal, VhostUserOrder } from './io-host.js'
 import type { Call, FromThread, IoThreadData, ToThread } from './io-messages.js'
 
 export interface ThreadedHostOptions {
@@ -97,6 +97,10 @@ export class ThreadedHost implements IoHost {
 
   attach(order: AttachOrder): void {
     this.#tell({ kind: 'attach', order })
+  }
+
+  attachVhostUser(order: VhostUserOrder): void {
+    this.#tell({ kind: 'attach-vhost-user', order })
   }
 
   disconnect(connection: number): void {

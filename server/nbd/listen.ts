@@ -9,6 +9,8 @@ import { OpenError } from '../../backends/index.js'
 export type ListenAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string }
+  /** A Unix socket for guests: one export, '' for the first. */
+  | { readonly kind: 'vhost-user'; readonly path: string; readonly exportName: string }
   /** A socket that somebody else listens on and handed over. */
   | { readonly kind: 'inherited'; readonly fd: number }
 
@@ -20,6 +22,7 @@ export function uriOf(address: ListenAddress, exportName: string, secure: boolea
   const name = encodeURIComponent(exportName)
   const scheme = secure ? 'nbds' : 'nbd'
   if (address.kind === 'inherited') throw new TypeError('a socket that is not listened on yet has no URI')
+  if (address.kind === 'vhost-user') throw new TypeError('vhost-user has no URI')
   if (address.kind === 'unix') return `${scheme}+unix:///${name}?socket=${encodeURI(address.path)}`
   const host = address.host.includes(':') ? `[${address.host}]` : address.host
   return `${scheme}://${host}:${address.port}/${name}`
@@ -27,6 +30,7 @@ export function uriOf(address: ListenAddress, exportName: string, secure: boolea
 
 export function describeAddress(address: ListenAddress): string {
   if (address.kind === 'inherited') return `the inherited socket ${address.fd}`
+  if (address.kind === 'vhost-user') return `vhost-user:${address.path}`
   return address.kind === 'unix' ? `unix:${address.path}` : `tcp:${address.host}:${address.port}`
 }
 
@@ -70,7 +74,7 @@ export async function listenOn(
   address: ListenAddress,
   onSocket: (socket: Socket) => void,
 ): Promise<{ server: Server; address: ListenAddress }> {
-  if (address.kind === 'unix') {
+  if (address.kind === 'unix' || address.kind === 'vhost-user') {
     const folder = dirname(resolve(address.path))
     if (!existsSync(folder))
       throw new OpenError(`the folder of ${describeAddress(address)} does not exist: make it first`)
@@ -91,7 +95,7 @@ export async function listenOn(
 /** Where it really listens: the port that was asked for may have been any, and an inherited socket says itself. */
 function addressOf(server: Server, wanted: ListenAddress): ListenAddress {
   const bound = server.address()
-  if (wanted.kind === 'unix') return wanted
+  if (wanted.kind === 'unix' || wanted.kind === 'vhost-user') return wanted
   if (typeof bound === 'string') return { kind: 'unix', path: bound }
   const { address: host, port } = bound ?? { address: '', port: 0 }
   return { kind: 'tcp', host: wanted.kind === 'tcp' ? wanted.host : host, port }

@@ -54,6 +54,11 @@ export class NbdServer implements HostEvents {
     this.#tls = options.tls
   }
 
+  /** The number of one more connection, of this front end or of another. */
+  nextConnection(): number {
+    return this.#connections++
+  }
+
   /** Connections that are open now. */
   get connections(): number {
     return this.#guests.size
@@ -112,7 +117,7 @@ export class NbdServer implements HostEvents {
       subject: undefined,
     }
     if (this.#refuses(peer)) return this.#turnAway(accepted, { ...whoIs(peer), connections: this.#guests.size })
-    const connection = this.#connections++
+    const connection = this.nextConnection()
     const guest = newGuest(peer)
     const desk: Desk = {
       directory,

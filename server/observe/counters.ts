@@ -32,7 +32,9 @@ export const DEFERRED_AT = REFUSED_BY_RESERVE_AT + 1
 export const RELEASED_SINCE_AT = DEFERRED_AT + COMMANDS
 export const ERRORS_AT = RELEASED_SINCE_AT + 1
 const LATENCY_AT = ERRORS_AT + COMMANDS * ERRNOS
-const EXPORT_SLOTS = LATENCY_AT + COMMANDS * OUTCOMES.length * LATENCY_SLOTS
+/** Requests that came by vhost-user; those at REQUESTS_AT came by NBD. */
+export const VHOST_USER_REQUESTS_AT = LATENCY_AT + COMMANDS * OUTCOMES.length * LATENCY_SLOTS
+const EXPORT_SLOTS = VHOST_USER_REQUESTS_AT + COMMANDS
 
 /** States of an export, in the order of their numbers at STATE_AT. */
 export const EXPORT_STATES = ['ok', 'degraded', 'detached'] as const
@@ -58,7 +60,13 @@ export const HANDSHAKE_FAILURES = [
 export type HandshakeFailure = (typeof HANDSHAKE_FAILURES)[number]
 
 /** Why a connection was ended in transmission; label values of candor_protocol_errors_total. */
-export const PROTOCOL_ERRORS = ['bad-request-magic', 'payload-too-long', 'other'] as const
+export const PROTOCOL_ERRORS = [
+  'bad-request-magic',
+  'payload-too-long',
+  'vhost-user-message',
+  'broken-ring',
+  'other',
+] as const
 export type ProtocolFailure = (typeof PROTOCOL_ERRORS)[number]
 
 // Places in the server's block.

@@ -2,7 +2,7 @@
 // no client has used are left out while they are 0, or a thousand exports would fill every scrape.
 import { COMMANDS } from 'nbd-protocol'
 import type { BackingBlock } from './backing-block.js'
-import { type Counters, REQUESTS_AT } from './counters.js'
+import { type Counters, REQUESTS_AT, VHOST_USER_REQUESTS_AT } from './counters.js'
 
 /** What the HTTP thread is told of one export. */
 export interface ObservedExport {
@@ -58,8 +58,12 @@ export interface Family {
   readonly collect: Collect
 }
 
+/** Where each front end counts its requests, by its label value. */
+export const FRONT_ENDS = { nbd: REQUESTS_AT, 'vhost-user': VHOST_USER_REQUESTS_AT } as const
+
+/** Requests of all front ends. */
 export function requestsOf(counters: Counters, command: number): number {
-  return counters[REQUESTS_AT + command] ?? 0
+  return (counters[REQUESTS_AT + command] ?? 0) + (counters[VHOST_USER_REQUESTS_AT + command] ?? 0)
 }
 
 /** A client has asked something of it. */

@@ -18,7 +18,7 @@ import {
   REPEATED_AT,
   STATE_AT,
 } from './counters.js'
-import { type Collect, isUsed, type Observed, perExport, requestsOf, type Sample } from './family.js'
+import { type Collect, FRONT_ENDS, isUsed, type Observed, perExport, requestsOf, type Sample } from './family.js'
 import { LATENCY_LABELS, LATENCY_SUM_AT, OUTCOMES } from './latency-buckets.js'
 
 const MS_PER_SECOND = 1000
@@ -71,8 +71,10 @@ function secondsSince(ms: number): number {
 export function* requests({ exports }: Observed): Iterable<Sample> {
   for (const { name, counters } of exports) {
     for (let command = 0; command < COMMANDS; command++) {
-      const value = requestsOf(counters, command)
-      if (value > 0) yield { labels: { export: name, frontend: 'nbd', command: commandName(command) }, value }
+      for (const [frontend, at] of Object.entries(FRONT_ENDS)) {
+        const value = counters[at + command] ?? 0
+        if (value > 0) yield { labels: { export: name, frontend, command: commandName(command) }, value }
+      }
     }
   }
 }

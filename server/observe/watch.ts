@@ -8,10 +8,9 @@ import {
   latencyAt,
   READ_BYTES_AT,
   REFUSED_BY_RESERVE_AT,
-  REQUESTS_AT,
   WRITTEN_BYTES_AT,
 } from './counters.js'
-import type { Observed, ObservedExport } from './family.js'
+import { type Observed, type ObservedExport, requestsOf } from './family.js'
 import { LATENCY_SUM_AT, OUTCOMES } from './latency-buckets.js'
 import { Fillings } from './space-view.js'
 
@@ -70,7 +69,7 @@ const SUMS = 3 + 2 * TIMED.length
 
 function sumsOf(counters: Counters): number[] {
   const sums = [counters[READ_BYTES_AT] ?? 0, counters[WRITTEN_BYTES_AT] ?? 0, 0]
-  for (let at = REQUESTS_AT; at < REQUESTS_AT + COMMANDS; at++) sums[2] = (sums[2] ?? 0) + (counters[at] ?? 0)
+  for (let command = 0; command < COMMANDS; command++) sums[2] = (sums[2] ?? 0) + requestsOf(counters, command)
   for (const [, command] of TIMED) sums.push(...timed(counters, command))
   return sums
 }

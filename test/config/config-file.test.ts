@@ -96,7 +96,7 @@ describe('a configuration file', () => {
     ['image: x', 1, /'image' belongs under an export, not here$/],
     ['\nreserve: lots', 2, /reserve is 'lots', which is no size/],
     ['exports:\n  a:\n    image: x\n    on-enospc: wait', 4, /on-enospc is 'wait': write report, hold or hold=10m$/],
-    ['listen: [nowhere]', 1, /listen: 'nowhere': write tcp:HOST:PORT or unix:PATH$/],
+    ['listen: [nowhere]', 1, /listen: 'nowhere': write tcp:HOST:PORT, unix:PATH or vhost-user:PATH$/],
     ['read-only: perhaps', 1, /read-only has to be true or false$/],
     ['tls: maybe', 1, /tls is 'maybe': write off, allow, require$/],
     ['http: {}', 1, /http has to be written as 127\.0\.0\.1:9809$/],

@@ -1,0 +1,168 @@
+// One vhost-user session, in the thread of its export. Law: whatever the front-end or its guest does, the worst that happens
+// is the end of this session, counted and logged once.
+import { closeSync } from 'node:fs'
+import { encodeMessage, ProtocolError, Session, VHOST_USER_BACKEND_CONFIG_CHANGE_MSG } from 'vhost-user-protocol'
+import { errnoName, FdSocket } from '../../backends/index.js'
+import type { Export } from '../exports/export.js'
+import type { EndedFault } from '../io/io-host.js'
+import { BlockDevice } from './device.js'
+import { Guest } from './guest.js'
+import type { RingLimits } from './ring.js'
+
+export interface VhostUserOptions {
+  /** A connected Unix socket; the connection's own from here on. */
+  readonly fd: number
+  readonly served: Export
+  /** The peer as log and ledger name it. */
+  readonly client: string
+  readonly limits: RingLimits
+  /** Resolves when no session before this one can touch its guest's memory any more. */
+  readonly before: Promise<unknown>
+  /** Called when the fault is found, before the peer can notice the end. */
+  readonly onFault: (fault: EndedFault) => void
+  /** Called once, when the socket is closed; the promise resolves when storage has let go of the guest's memory. */
+  readonly onEnd: (settled: Promise<unknown>) => void
+}
+
+/** What faults are called, for counters and the log. */
+const BROKEN_MESSAGE = 'vhost-user-message'
+const BROKEN_RING = 'broken-ring'
+
+export class VhostUserConnection {
+  readonly #options: VhostUserOptions
+  readonly #socket: FdSocket
+  readonly #session: Session
+  readonly #guest: Guest
+  #channel: FdSocket | undefined
+  #busy = false
+  #ended = false
+
+  constructor(options: VhostUserOptions) {
+    const { fd, served, client, limits, before } = options
+    this.#options = options
+    const device = new BlockDevice(served)
+    this.#session = new Session(device.describe())
+    this.#guest = new Guest({
+      device,
+      client,
+      limits,
+      before,
+      onBroken: (index, reason) => this.#ringBroke(index, reason),
+      onChannel: (descriptor) => this.#takeChannel(descriptor),
+    })
+    this.#socket = new FdSocket(fd, {
+      arrived: (data, descriptors) => this.#guarded(() => this.#arrived(data, descriptors)),
+      ended: (errno) => this.#end(errno === 0 ? undefined : unnamed('disconnect', errnoName(errno))),
+    })
+  }
+
+  get served(): Export {
+    return this.#options.served
+  }
+
+  /** Requests that were taken and not answered yet. */
+  get inFlight(): number {
+    return this.#guest.inFlight
+  }
+
+  get backlog(): number {
+    return this.#ended ? 0 : this.#socket.unsent
+  }
+
+  get isBusy(): boolean {
+    return this.inFlight > 0
+  }
+
+  /** Takes nothing new out of the rings: what lies there is left to the next server. */
+  drain(): void {
+    this.#guest.drain()
+  }
+
+  destroy(): void {
+    this.#end(undefined)
+  }
+
+  /** The configuration space changed, as the size has: the guest is told where its front-end listens for that. */
+  configChanged(): void {
+    this.#channel?.send(encodeMessage(VHOST_USER_BACKEND_CONFIG_CHANGE_MSG))
+  }
+
+  #guarded(work: () => void): void {
+    if (this.#ended) return
+    try {
+      work()
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      this.#end(unnamed(BROKEN_MESSAGE, `${error.code}: ${error.message}`, true))
+    }
+  }
+
+  #arrived(data: Uint8Array, descriptors: readonly number[]): void {
+    this.#session.receive(data, descriptors)
+    this.#converse()
+  }
+
+  /** One order at a time; one that waits holds up the messages behind it. */
+  #converse(): void {
+    if (this.#busy) return
+    for (let order = this.#session.next(); order !== undefined; order = this.#session.next()) {
+      const result = this.#guest.carryOut(order)
+      if (result instanceof Promise) {
+        this.#busy = true
+        void result.then((told) => {
+          this.#busy = false
+          this.#guarded(() => {
+            this.#session.done(told)
+            this.#converse()
+          })
+        })
+        break
+      }
+      this.#session.done(result)
+    }
+    this.#send()
+  }
+
+  #send(): void {
+    for (const { bytes, descriptors } of this.#session.takeReplies()) {
+      const errno = this.#socket.send(bytes, descriptors)
+      if (errno !== 0) return this.#end(unnamed('disconnect', errnoName(errno)))
+    }
+    for (const descriptor of this.#session.takeDiscarded()) closeSync(descriptor)
+  }
+
+  #takeChannel(descriptor: number): void {
+    this.#channel?.close()
+    // Nothing that comes this way has a meaning: the messages that go out ask for no reply.
+    const close = (fds: readonly number[]) => fds.forEach((fd) => void closeSync(fd))
+    this.#channel = new FdSocket(descriptor, {
+      arrived: (_, descriptors) => close(descriptors),
+      ended: () => {
+        this.#channel?.close()
+        this.#channel = undefined
+      },
+    })
+  }
+
+  #ringBroke(index: number, reason: string): void {
+    this.#guarded(() => {
+      this.#end(unnamed(BROKEN_RING, `ring ${index}: ${reason}`, true))
+    })
+  }
+
+  #end(fault: EndedFault | undefined): void {
+    if (this.#ended) return
+    this.#ended = true
+    if (fault !== undefined) this.#options.onFault(fault)
+    const settled = this.#guest.leave()
+    this.#channel?.close()
+    this.#channel = undefined
+    this.#socket.close()
+    for (const descriptor of this.#session.release()) closeSync(descriptor)
+    this.#options.onEnd(settled)
+  }
+}
+
+function unnamed(reason: string, detail: string, isProtocolError = false): EndedFault {
+  return { phase: 'transmission', reason, isProtocolError, detail }
+}

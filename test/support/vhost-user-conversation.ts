@@ -1,0 +1,78 @@
+// The front-end's end of a vhost-user socket, for tests: messages out, and the answers to those that have one.
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { decodeU64, encodeMessage, type Frame, MessageStream, VHOST_USER_NEED_REPLY_FLAG } from 'vhost-user-protocol'
+import { FdSocket } from '../../backends/index.js'
+import { descriptorOf } from '../../server/nbd/hand-over.js'
+
+/** A connected socket's descriptor. */
+export async function socketTo(path: string): Promise<number> {
+  const socket = connect(path)
+  await once(socket, 'connect')
+  return descriptorOf(socket)
+}
+
+export class Conversation {
+  readonly #socket: FdSocket
+  readonly #stream = new MessageStream()
+  #heard: () => void = () => {}
+  /** The back-end has closed the connection. */
+  ended = false
+
+  constructor(fd: number) {
+    this.#socket = new FdSocket(fd, {
+      arrived: (data, fds) => {
+        this.#stream.receive(data, fds)
+        this.#heard()
+      },
+      ended: () => {
+        this.ended = true
+        this.#heard()
+      },
+    })
+  }
+
+  close(): void {
+    this.#socket.close()
+  }
+
+  send(bytes: Uint8Array, fds: readonly number[] = []): void {
+    this.#socket.send(bytes, fds)
+  }
+
+  async #frame(): Promise<Frame | undefined> {
+    for (;;) {
+      const frame = this.#stream.next()
+      if (frame !== undefined || this.ended) return frame
+      await new Promise<void>((resolve) => {
+        this.#heard = resolve
+      })
+    }
+  }
+
+  /** Resolves when the back-end has closed the connection. */
+  async untilEnded(): Promise<void> {
+    while (!this.ended) assert.equal(await this.#frame(), undefined)
+  }
+
+  async ask(request: number, payload?: Uint8Array, fds: readonly number[] = [], flags = 0): Promise<Frame> {
+    this.send(encodeMessage(request, payload, flags), fds)
+    const frame = await this.#frame()
+    assert.ok(frame !== undefined, `the session ended instead of an answer to ${request}`)
+    assert.equal(frame.request, request)
+    return frame
+  }
+
+  /** Tells something that has to succeed. */
+  async tell(request: number, payload?: Uint8Array, fds: readonly number[] = []): Promise<void> {
+    const { payload: reply } = await this.ask(request, payload, fds, VHOST_USER_NEED_REPLY_FLAG)
+    assert.equal(decodeU64(reply), 0n, `${request} was refused`)
+  }
+
+  async u64(request: number): Promise<bigint> {
+    const value = decodeU64((await this.ask(request)).payload)
+    assert.ok(value !== undefined)
+    return value
+  }
+}

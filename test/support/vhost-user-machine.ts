@@ -1,0 +1,40 @@
+// What one guest has over all its sessions: memory, the ring in it, and the in-flight log that its front-end keeps for the
+// server.
+import { closeSync } from 'node:fs'
+import type { InflightArea } from 'vhost-user-protocol'
+import { eventFd } from '../../backends/index.js'
+import { PackedDriver, type RingDriver, SplitDriver } from './vhost-drivers.js'
+import { type Descriptor, GUEST_BASE, GuestMemory } from './vhost-guest.js'
+
+const MEMORY_BYTES = 64 << 20
+export const RING_SIZE = 64
+
+export class GuestMachine {
+  readonly memory = new GuestMemory(MEMORY_BYTES)
+  readonly ring: RingDriver
+  readonly kick = eventFd()
+  readonly call = eventFd()
+  inflight: { readonly fd: number; readonly area: InflightArea } | undefined
+
+  constructor(packed = false) {
+    this.ring = packed ? new PackedDriver(this.memory, RING_SIZE) : new SplitDriver(this.memory, RING_SIZE)
+  }
+
+  close(): void {
+    this.memory.close()
+    for (const fd of [this.kick, this.call]) closeSync(fd)
+    if (this.inflight !== undefined) closeSync(this.inflight.fd)
+  }
+}
+
+/** Descriptors of `length` bytes of guest memory in so many pieces. */
+export function inPieces(at: number, length: number, writable: boolean, pieces: number): Descriptor[] {
+  if (length === 0) return []
+  const step = Math.ceil(length / pieces)
+  const chain: Descriptor[] = []
+  for (let from = 0; from < length; from += step) {
+    const address = GUEST_BASE + BigInt(at + from)
+    chain.push({ address, length: Math.min(step, length - from), writable })
+  }
+  return chain
+}

@@ -1,0 +1,44 @@
+// Front-ends and guests that break a rule, at the real program: their session ends, and nothing else.
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { bits, encodeMessage, encodeU64, VHOST_USER_NEED_REPLY_FLAG, VIRTIO_BLK_F_FLUSH } from 'vhost-user-protocol'
+import { attach, lastFirst } from '../support/faults.js'
+import { FrontEnd } from '../support/vhost-user-guest.js'
+import { GuestMachine } from '../support/vhost-user-machine.js'
+import { newGuest, patternOf, readBack, serveGuests } from '../support/vhost-user-served.js'
+
+test('a front-end that breaks the protocol, or a guest that breaks its ring, ends its own session and nothing else', async (t) => {
+  const scope = lastFirst(t)
+  const { candor, image, socket } = await serveGuests(scope)
+  const client = await attach(candor)
+  const speakers = [
+    encodeMessage(99),
+    encodeMessage(2, encodeU64(bits(63))),
+    new Uint8Array(64).fill(0xff),
+    encodeMessage(5, new Uint8Array(8), VHOST_USER_NEED_REPLY_FLAG),
+    encodeMessage(12, encodeU64(0n)),
+  ]
+  for (const said of speakers) {
+    const machine = new GuestMachine()
+    scope.after(() => machine.close())
+    const front = await FrontEnd.connect(socket, machine)
+    front.send(said)
+    if (said === speakers[3]) front.send(encodeMessage(0))
+    await front.untilEnded()
+  }
+  const broken = await newGuest(scope, socket, { features: bits(VIRTIO_BLK_F_FLUSH) })
+  // A chain whose first descriptor lies nowhere in the guest's memory.
+  broken.machine.ring.add([{ address: 1n << 60n, length: 16, writable: false }])
+  broken.kick()
+  await broken.untilEnded()
+  const metrics = await candor.metrics()
+  const errors = (reason: string) => metrics.get(`candor_protocol_errors_total{reason="${reason}"}`)
+  assert.deepEqual([errors('vhost-user-message'), errors('broken-ring')], [speakers.length, 1])
+  await client.write(0, patternOf(4096, 7))
+  const good = await newGuest(scope, socket)
+  assert.ok((await readBack(good, 0, 4096)).equals(patternOf(4096, 7)))
+  await client.flush()
+  assert.ok(readFileSync(image).subarray(0, 4096).equals(patternOf(4096, 7)))
+  await client.disconnect()
+})
