@@ -29,6 +29,8 @@ class Round {
   readonly #random: Random
   #ids = 0
   #left = REQUESTS
+  /** What the operator asked for and was not answered yet. */
+  readonly #asked = new Set<Promise<void>>()
   #over = false
 
   constructor(served: TruthServer, random: Random) {
@@ -108,9 +110,13 @@ class Round {
     if (random.onceIn(150)) this.#loseOne()
   }
 
-  async #operator(command: Parameters<TruthServer['operator']>[0]): Promise<void> {
-    const done = await this.scene.served.operator(command)
-    if (command === 'resume') this.#note(`resume: ${done}`)
+  #operator(command: Parameters<TruthServer['operator']>[0]): Promise<void> {
+    const told = this.scene.served.operator(command).then((done) => {
+      if (command === 'resume') this.#note(`resume: ${done}`)
+      this.#asked.delete(told)
+    })
+    this.#asked.add(told)
+    return told
   }
 
   #note(text: string): void {
@@ -149,6 +155,8 @@ class Round {
       await this.#operator('hold-release')
       await nextTurn()
     }
+    // A resume that ends later would make well what the end is about to be judged by.
+    await Promise.all(this.#asked)
     for (const flight of stray.splice(0)) model.arrive(flight, false)
     this.#note('calm')
   }
