@@ -1,6 +1,7 @@
 // The contract between storage and those who serve it. Law: an outcome of 0 means that the host reported the whole
 // length done; errors are numbers here, and exceptions only at open.
 import type { Outcome } from './outcome.js'
+import type { OpenedImage } from './sparse-file/open-image.js'
 
 /** What a backend can do, fixed at open, so that the server computes its transmission flags once. */
 export interface Capabilities {
@@ -123,6 +124,10 @@ export interface Backend {
    * @throws OpenError when the path leads to anything else
    */
   reopen(): Promise<Outcome>
+  /** Settles when nothing of its own is on its way. Absent where there is nothing of the kind. */
+  quiet?(): Promise<void>
+  /** The image as another process can take it over, once it is quiet. Absent: this storage cannot change processes. */
+  readonly image?: OpenedImage
   /** Gives locks and descriptors back, without a sync: flush first. */
   close(): Promise<void>
 }

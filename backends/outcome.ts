@@ -21,6 +21,9 @@ export const SHUT_DOWN = 0x10_0000 | 108
 /** The operator's own policy refused what would have taken space below the reserve; carries ENOSPC. */
 export const RESERVED = 0x20_0000 | 28
 
+/** The request was not begun, or has to begin again, in the process that takes over: no answer from this one. */
+export const MOVED = 0x40_0000
+
 const ERRNO_MASK = 0xffff
 
 /** The host's errno within an outcome; 0 where there is none. */

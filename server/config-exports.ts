@@ -5,7 +5,7 @@ import type { ServeFlags } from './config.js'
 import { type AccessRules, parseNetwork } from './exports/access.js'
 import type { SpacePolicy } from './exports/space-hold.js'
 import { limitsAmong } from './limits.js'
-import type { NbdLimits } from './nbd/server.js'
+import type { NbdLimits } from './nbd/nbd-options.js'
 import type { TlsMode } from './nbd/tls.js'
 import { parseCount, parseImage, parseRule, parseSize, parseTime, UsageError } from './values.js'
 

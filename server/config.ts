@@ -17,6 +17,8 @@ export interface Config {
   readonly flags: ServeFlags
   readonly exports: readonly ExportConfig[]
   readonly listen: readonly ListenAddress[]
+  /** No word was said of `listen`. */
+  readonly listensByDefault: boolean
   readonly http: HttpAddress | undefined
   /** Names by which HTTP may be asked for, besides addresses, localhost and the host of `http`. */
   readonly httpNames: readonly string[]
@@ -119,6 +121,7 @@ export function configOf(flags: ServeFlags, activated: readonly ActivatedSocket[
     flags,
     exports: exportsOf(flags),
     listen: listenOf(flags, activated),
+    listensByDefault: flags.listen === undefined,
     http: parseHttp(flags.http ?? DEFAULT_HTTP),
     httpNames: (flags['http-name'] ?? []).map(parseHostName),
     stateDirectory: stateDirectory === 'none' ? undefined : stateDirectory,

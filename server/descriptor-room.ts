@@ -1,6 +1,9 @@
 // How many connections the process's limit of open files has room for. Law: clients are turned away before descriptors
 // run out, since then the page, the metrics and the operator's socket would be gone as well.
 import { readdirSync, readFileSync } from 'node:fs'
+import type { Config } from './config.js'
+import type { Limits } from './limits.js'
+import type { Log } from './observe/log.js'
 
 /** Descriptors that images, threads, the ledger and an operator may still need. */
 const SPARE = 64
@@ -31,4 +34,17 @@ export function openFiles(): number {
 export function connectionsWithin(max: number, open: number, needs: DescriptorNeeds): number {
   const others = open + SPARE + needs.exports * PER_EXPORT + needs.httpConnectionsMax
   return Math.max(1, Math.floor((max - others) / (needs.tls ? PER_TLS_CONNECTION : PER_CONNECTION)))
+}
+
+/** The limits, with no more connections than the process may open files for. */
+export function withinOpenFiles({ limits, exports, tls, http }: Config, log: Log): Limits {
+  const httpConnectionsMax = http === undefined ? 0 : limits.httpConnectionsMax
+  const needs = { exports: exports.length, httpConnectionsMax, tls: tls.mode !== 'off' }
+  const most = openFilesMax()
+  const connectionsMax = connectionsWithin(most, openFiles(), needs)
+  if (connectionsMax >= limits.connectionsMax) return limits
+  const remedy = 'raise the limit (LimitNOFILE= of systemd, ulimit -Hn) or lower --connections-max'
+  const sentence = `the limit of ${most} open files has room for ${connectionsMax} connections, not for ${limits.connectionsMax}`
+  log.warn({ openFilesMax: most, connectionsMax }, `${sentence}: ${remedy}`)
+  return { ...limits, connectionsMax }
 }

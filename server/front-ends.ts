@@ -1,49 +1,66 @@
 // The front ends of the main thread as one: where clients and guests come in, and who is connected. Law: a connection's
 // number names it in all of them.
 import type { EndedFault, HostEvents } from './io/io-host.js'
-import type { ListenAddress } from './nbd/listen.js'
-import { NbdServer, type NbdServerOptions, type Session } from './nbd/server.js'
+import type { Session } from './nbd/guest.js'
+import type { ListenAddress, Listener } from './nbd/listen.js'
+import type { NbdServerOptions } from './nbd/nbd-options.js'
+import { NbdServer } from './nbd/server.js'
 import type { TlsUpgrade } from './nbd/tls.js'
 import { VhostUserServer } from './vhost-user/server.js'
 
 export class FrontEnds implements HostEvents {
-  readonly #nbd: NbdServer
-  readonly #vhostUser: VhostUserServer
+  readonly nbd: NbdServer
+  readonly vhostUser: VhostUserServer
 
   constructor(options: NbdServerOptions) {
-    this.#nbd = new NbdServer(options)
-    this.#vhostUser = new VhostUserServer({ ...options, nextConnection: () => this.#nbd.nextConnection() })
+    this.nbd = new NbdServer(options)
+    this.vhostUser = new VhostUserServer({ ...options, nextConnection: () => this.nbd.nextConnection() })
   }
 
   /** Listens on one more address; returns it with its real port. @throws OpenError */
   listen(address: ListenAddress): Promise<ListenAddress> {
-    return address.kind === 'vhost-user' ? this.#vhostUser.listen(address) : this.#nbd.listen(address)
+    return address.kind === 'vhost-user' ? this.vhostUser.listen(address) : this.nbd.listen(address)
+  }
+
+  /** Goes on listening on a socket of another process. @throws OpenError */
+  listenOnMoved(fd: number, wanted: ListenAddress): Promise<ListenAddress> {
+    return wanted.kind === 'vhost-user' ? this.vhostUser.listen(wanted, fd) : this.nbd.listeners.goOn(fd, wanted)
+  }
+
+  get listeners(): readonly Listener[] {
+    return [...this.nbd.listeners.all, ...this.vhostUser.listeners]
+  }
+
+  /** Another process accepts from here on; handshakes go on. */
+  leave(): void {
+    this.nbd.leave()
+    for (const listener of this.vhostUser.listeners) listener.leave()
   }
 
   /** Who is connected; `inFlight` by the connection's number. */
   sessions(inFlight: ReadonlyMap<number, number>): Session[] {
-    return [...this.#nbd.sessions(inFlight), ...this.#vhostUser.sessions(inFlight)].sort(
+    return [...this.nbd.sessions(inFlight), ...this.vhostUser.sessions(inFlight)].sort(
       (one, other) => one.id - other.id,
     )
   }
 
   /** Connections to an export. */
   sessionsOf(exportName: string): number {
-    return this.#nbd.sessionsOf(exportName) + this.#vhostUser.sessionsOf(exportName)
+    return this.nbd.sessionsOf(exportName) + this.vhostUser.sessionsOf(exportName)
   }
 
   /** Clients that come from now on are secured by this. */
   secureBy(tls: TlsUpgrade | undefined): void {
-    this.#nbd.secureBy(tls)
+    this.nbd.secureBy(tls)
   }
 
   /** Ends a connection; false when there is none of this number. */
   disconnect(connection: number): boolean {
-    return this.#nbd.disconnect(connection) || this.#vhostUser.disconnect(connection)
+    return this.nbd.disconnect(connection) || this.vhostUser.disconnect(connection)
   }
 
   #of(connection: number): HostEvents {
-    return this.#vhostUser.has(connection) ? this.#vhostUser : this.#nbd
+    return this.vhostUser.has(connection) ? this.vhostUser : this.nbd
   }
 
   connectionFaulted(connection: number, fault: EndedFault): void {
@@ -56,12 +73,12 @@ export class FrontEnds implements HostEvents {
 
   /** Stops accepting. */
   drain(): void {
-    this.#nbd.drain()
-    this.#vhostUser.drain()
+    this.nbd.drain()
+    this.vhostUser.drain()
   }
 
   /** Ends every handshake. */
   finish(): void {
-    this.#nbd.finish()
+    this.nbd.finish()
   }
 }

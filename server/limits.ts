@@ -1,5 +1,5 @@
 // Every limit of a server as one table: its flag, what it is counted in, its default, and what it is good for.
-import type { NbdLimits } from './nbd/server.js'
+import type { NbdLimits } from './nbd/nbd-options.js'
 import { formatSize, formatTime, parseCount, parseSize, parseTime } from './values.js'
 
 export interface Limits extends NbdLimits {
@@ -9,6 +9,10 @@ export interface Limits extends NbdLimits {
   readonly httpWatchersMax: number
   /** How long a stop waits for requests in flight. */
   readonly shutdownTimeoutMs: number
+  /** How long the new process of an upgrade may take until it is ready to be handed everything. */
+  readonly upgradeTimeoutMs: number
+  /** How long clients may wait in an upgrade. */
+  readonly upgradePauseMs: number
 }
 
 export interface LimitRule {
@@ -103,6 +107,18 @@ export const LIMITS: Readonly<Record<string, LimitRule>> = {
     unit: 'time',
     byDefault: 10_000,
     describe: 'how long a stop waits for requests in flight',
+  },
+  'upgrade-timeout': {
+    key: 'upgradeTimeoutMs',
+    unit: 'time',
+    byDefault: 30_000,
+    describe: "how long an upgrade's new process may take to start; past it the old one goes on",
+  },
+  'upgrade-pause': {
+    key: 'upgradePauseMs',
+    unit: 'time',
+    byDefault: 5_000,
+    describe: 'how long clients may wait in an upgrade; past it the old process goes on',
   },
 }
 

@@ -48,6 +48,7 @@ function isSocket(fd: number): boolean {
 export class ServiceManager {
   readonly #path: string | undefined
   readonly #watchdogMs: number | undefined
+  #watchdog: NodeJS.Timeout | undefined
 
   constructor(environment: Environment = process.env, pid = process.pid) {
     const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID } = environment
@@ -57,6 +58,10 @@ export class ServiceManager {
     this.#watchdogMs = usec > 0 ? usec / 2000 : undefined
   }
 
+  get isThere(): boolean {
+    return this.#path !== undefined
+  }
+
   #tell(...lines: readonly string[]): void {
     if (this.#path !== undefined) sendDatagram(this.#path, lines.join('\n'))
   }
@@ -64,13 +69,19 @@ export class ServiceManager {
   /** Everything is served; the watchdog is fed from here on, by the thread that answers the operator. */
   ready(status: string): void {
     this.#tell('READY=1', `STATUS=${status}`)
-    if (this.#watchdogMs === undefined) return
-    setInterval(() => this.#tell('WATCHDOG=1'), this.#watchdogMs).unref()
+    if (this.#watchdogMs === undefined || this.#watchdog !== undefined) return
+    this.#watchdog = setInterval(() => this.#tell('WATCHDOG=1'), this.#watchdogMs).unref()
   }
 
-  /** The configuration is read again; systemd wants to know since when, by its own clock. */
-  reloading(): void {
-    this.#tell('RELOADING=1', `MONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`, 'STATUS=reading the configuration')
+  /** It has taken over, which only the one that is known may say; its watchdog is fed by itself. */
+  succeeded(pid: number): void {
+    clearInterval(this.#watchdog)
+    this.#tell(`MAINPID=${pid}`)
+  }
+
+  /** Something else is done for a while, until READY comes again; systemd wants to know since when, by its own clock. */
+  reloading(what = 'reading the configuration'): void {
+    this.#tell('RELOADING=1', `MONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`, `STATUS=${what}`)
   }
 
   reloaded(status: string): void {

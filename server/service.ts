@@ -1,51 +1,34 @@
 // A running candor: exports in their I/O threads, front end, HTTP thread, log. Law: it stops by syncing every export, and
 // says so when one could not be synced.
+import { closeSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { type ChosenEngine, chooseIoEngine } from '../backends/index.js'
 import type { Config } from './config.js'
-import { openControl } from './control/control-server.js'
-import type { ControlReply } from './control/export-actions.js'
+import { type ControlDoor, openControl } from './control/control-server.js'
+import type { ControlReply, ControlRequest } from './control/export-actions.js'
 import { Operator } from './control/operator.js'
 import { reload } from './control/reload.js'
-import { connectionsWithin, openFiles, openFilesMax } from './descriptor-room.js'
+import { withinOpenFiles } from './descriptor-room.js'
 import { FrontEnds } from './front-ends.js'
+import { HttpDesk } from './http-desk.js'
 import type { Outgrowing } from './io/backing-desk.js'
-import { type DirectoryEntry, ExportDirectory, pulseAge, STALLED_MS, unlessStalled } from './io/directory.js'
+import { type DirectoryEntry, ExportDirectory, unlessStalled } from './io/directory.js'
 import { ExportDesk } from './io/export-desk.js'
 import type { IoHost } from './io/io-host.js'
 import { ThreadedHost } from './io/threaded-host.js'
-import type { Limits } from './limits.js'
 import type { ListenAddress } from './nbd/listen.js'
 import { openTls } from './nbd/tls.js'
-import { HEARTBEAT_AT, PULSE_AT, pulseBlock, serverCounters } from './observe/counters.js'
-import type { Observed } from './observe/family.js'
-import { type HttpAddress, type HttpDoor, openHttp } from './observe/http.js'
+import { pulseBlock, serverCounters } from './observe/counters.js'
+import type { HttpAddress } from './observe/http.js'
 import { Log, LogOutput } from './observe/log.js'
+import type { RunningService, ServiceSurroundings } from './running-service.js'
 import { takeStateDirectory } from './state/state-directory.js'
-import { VERSION } from './version.js'
-
-/** How often the HTTP thread is told that this one lives, and the I/O threads' pulses are felt. */
-const HEARTBEAT_MS = 1000
-
-export interface RunningService {
-  readonly exports: Iterable<DirectoryEntry>
-  /** Where it listens, with real ports. */
-  readonly addresses: readonly ListenAddress[]
-  readonly http: HttpAddress | undefined
-  /** File systems that their images could outgrow. */
-  readonly outgrowing: readonly Outgrowing[]
-  /** Reads the words that it was started with again, and applies what can be. The log tells how that went. */
-  reload(): Promise<void>
-  /** Answers what is in flight, refuses what is new, syncs everything. `synced` is false when a sync failed. */
-  stop(): Promise<{ readonly synced: boolean }>
-}
-
-/** What belongs to the program around the server. */
-export interface ServiceSurroundings {
-  /** The words of the configuration once more. @throws UsageError */
-  readonly read?: () => Config
-  /** A reload begins; what is returned is called when it is over. */
-  readonly reloading?: () => () => void
-}
+import { Channel } from './upgrade/channel.js'
+import type { MovedServer } from './upgrade/messages.js'
+import type { Predecessor } from './upgrade/predecessor.js'
+import { listenOnward, takeUp, welcome } from './upgrade/take-over.js'
+import type { UpgradeSite } from './upgrade/upgrade.js'
+import { Upgrading } from './upgrade/upgrading.js'
 
 class Service implements RunningService {
   #config: Config
@@ -62,8 +45,10 @@ class Service implements RunningService {
   readonly addresses: ListenAddress[] = []
   readonly #io: ChosenEngine
   outgrowing: readonly Outgrowing[] = []
-  #door: HttpDoor | undefined
-  #telling: NodeJS.Immediate | undefined
+  readonly upgrading: Upgrading
+  readonly #http: HttpDesk
+  #control: ControlDoor | undefined
+  #lockFd: number | undefined
 
   constructor(config: Config, around: ServiceSurroundings) {
     this.#around = around
@@ -80,12 +65,40 @@ class Service implements RunningService {
     const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
     const { workersMax } = config
     const { shutdownTimeoutMs } = limits
-    const changed = () => this.#tellHttp()
+    const changed = () => this.#http.changed()
     const keepsRecords = stateDirectory !== undefined
     this.#desk = new ExportDesk({ directory, log, makeHost, workersMax, keepsRecords, shutdownTimeoutMs, changed })
     const [desk, frontEnds, output] = [this.#desk, this.#frontEnds, this.#output]
-    const reload = () => this.#reload()
-    this.#operator = new Operator({ config: () => this.#config, desk, directory, frontEnds, output, reload })
+    const answer = (request: ControlRequest) => this.#operator.answer(request)
+    const { engine: ioEngine } = this.#io
+    this.#http = new HttpDesk({ directory, desk, log, answer, ioEngine, counters, pulse: this.#pulse })
+    const { manager } = around
+    this.upgrading = new Upgrading({
+      manager,
+      isFirst: around.predecessor === undefined,
+      site: () => this.#site,
+      alone: (act) => desk.alone(act),
+    })
+    const [reload, upgrade] = [() => this.#reload(), () => this.upgrading.ask()]
+    this.#operator = new Operator({ config: () => this.#config, desk, directory, frontEnds, output, reload, upgrade })
+  }
+
+  /** What there is to hand over. */
+  get #site(): UpgradeSite {
+    const { limits, http, stateDirectory } = this.#config
+    const { hosts, places: exports } = this.#desk
+    const [door, control] = [this.#http, this.#control]
+    const doors = {
+      stateDirectory: stateDirectory && resolve(stateDirectory),
+      lockFd: this.#lockFd,
+      controlFd: control?.fd,
+      http: http && door.fd >= 0 ? { ...http, fd: door.fd } : undefined,
+    }
+    const [log, frontEnds, counters] = [this.#log, this.#frontEnds, this.#counters]
+    const pulses = [this.#pulse, ...hosts.map(({ pulse }) => pulse)]
+    const closeDoors = async () => void (await Promise.all([control?.leave(), door.close()]))
+    const endLog = () => this.#endLog()
+    return { log, limits, frontEnds, hosts, exports, counters, pulses, doors, closeDoors, endLog }
   }
 
   get exports(): Iterable<DirectoryEntry> {
@@ -93,13 +106,13 @@ class Service implements RunningService {
   }
 
   get http(): HttpAddress | undefined {
-    return this.#door?.address
+    return this.#http.address
   }
 
   async start(): Promise<void> {
     try {
       const { stateDirectory, listen, exports } = this.#config
-      if (stateDirectory !== undefined) this.#undo.push(await takeStateDirectory(stateDirectory))
+      if (stateDirectory !== undefined) this.#locked(await takeStateDirectory(stateDirectory))
       this.#undo.push(() => this.#closeHosts())
       await this.#desk.addAll(exports)
       this.outgrowing = this.#desk.outgrowing
@@ -114,41 +127,41 @@ class Service implements RunningService {
     }
   }
 
-  async #openControl(): Promise<void> {
-    const { stateDirectory } = this.#config
-    if (stateDirectory === undefined) return
-    const server = await openControl(stateDirectory, (request) => this.#operator.answer(request))
-    this.#undo.push(() => {
-      server.close()
-    })
+  async #openHttp(moved?: MovedServer['http']): Promise<void> {
+    this.#undo.push(() => this.#http.close())
+    await this.#http.open(this.#config, moved)
   }
 
-  #beat(): void {
-    this.#counters[HEARTBEAT_AT] = Date.now()
-    this.#pulse[PULSE_AT] = Date.now()
-    for (const host of this.#desk.hosts) {
-      if (pulseAge(host) <= STALLED_MS) continue
-      const exports = [...this.#directory].filter((entry) => entry.host === host).map(({ name }) => name)
-      this.#log.limited(`a thread waits for its storage: ${exports.join(', ')}`, { exports, ms: pulseAge(host) })
+  #locked(fd: number): void {
+    this.#lockFd = fd
+    this.#undo.push(() => closeSync(fd))
+  }
+
+  /** Begins where another process stopped. */
+  async takeOver(predecessor: Predecessor): Promise<void> {
+    const [config, desk, frontEnds, log] = [this.#config, this.#desk, this.#frontEnds, this.#log]
+    this.#undo.push(() => this.#closeHosts())
+    try {
+      const [directory, counters, pulse] = [this.#directory, this.#counters, this.#pulse]
+      const moved = await takeUp(predecessor, { config, desk, directory, frontEnds, log, counters, pulse })
+      if (moved.lockFd !== undefined) this.#locked(moved.lockFd)
+      await this.#openControl(moved.controlFd)
+      this.addresses.push(...(await listenOnward(moved, config, frontEnds, log)))
+      await this.#openHttp(moved.http)
+      const stub = await predecessor.hear((guest) => welcome(frontEnds.nbd, guest))
+      this.upgrading.stub = moved.stubFd === undefined ? stub : new Channel(moved.stubFd)
+    } catch (error) {
+      await this.#close()
+      throw error
     }
   }
 
-  async #openHttp(): Promise<void> {
-    this.#beat()
-    const timer = setInterval(() => this.#beat(), HEARTBEAT_MS)
-    this.#undo.push(() => clearInterval(timer))
-    if (this.#config.http === undefined) return
-    const { http, httpNames, limits } = this.#config
-    const { httpConnectionsMax: connectionsMax, httpWatchersMax: watchersMax } = limits
-    const door = await openHttp(
-      { ...http, names: httpNames, connectionsMax, watchersMax, observed: this.#observed },
-      {
-        answer: (request) => this.#operator.answer(request),
-        failed: ({ message }) => this.#log.error({ error: message }, 'the HTTP thread ended: no metrics'),
-      },
-    )
-    this.#door = door
-    this.#undo.push(() => door.close())
+  async #openControl(fd?: number): Promise<void> {
+    const { stateDirectory } = this.#config
+    if (stateDirectory === undefined) return
+    const control = await openControl(stateDirectory, (request) => this.#operator.answer(request), fd)
+    this.#control = control
+    this.#undo.push(() => control.close())
   }
 
   async reload(): Promise<void> {
@@ -168,21 +181,6 @@ class Service implements RunningService {
     } finally {
       over?.()
     }
-  }
-
-  get #observed(): Observed {
-    const { engine: ioEngine } = this.#io
-    const [server, pulse] = [this.#counters, this.#pulse]
-    return { version: VERSION, ioEngine, server, pulse, ...this.#desk.observed(pulse) }
-  }
-
-  /** Once in a turn, however many exports have come or gone in it. */
-  #tellHttp(): void {
-    if (this.#door === undefined) return
-    this.#telling ??= setImmediate(() => {
-      this.#telling = undefined
-      this.#door?.update(this.#observed)
-    })
   }
 
   async stop(): Promise<{ synced: boolean }> {
@@ -211,6 +209,10 @@ class Service implements RunningService {
     this.#frontEnds.finish()
     for (const undo of this.#undo.reverse()) await undo()
     this.#undo.length = 0
+    await this.#endLog()
+  }
+
+  async #endLog(): Promise<void> {
     this.#log.close()
     await this.#output.close()
   }
@@ -223,22 +225,14 @@ class Service implements RunningService {
   }
 }
 
-/** The limits, with no more connections than the process may open files for. */
-function withinOpenFiles({ limits, exports, tls, http }: Config, log: Log): Limits {
-  const httpConnectionsMax = http === undefined ? 0 : limits.httpConnectionsMax
-  const needs = { exports: exports.length, httpConnectionsMax, tls: tls.mode !== 'off' }
-  const most = openFilesMax()
-  const connectionsMax = connectionsWithin(most, openFiles(), needs)
-  if (connectionsMax >= limits.connectionsMax) return limits
-  const remedy = 'raise the limit (LimitNOFILE= of systemd, ulimit -Hn) or lower --connections-max'
-  const sentence = `the limit of ${most} open files has room for ${connectionsMax} connections, not for ${limits.connectionsMax}`
-  log.warn({ openFilesMax: most, connectionsMax }, `${sentence}: ${remedy}`)
-  return { ...limits, connectionsMax }
-}
-
-/** Starts to serve. @throws OpenError with one sentence for the operator; nothing is left behind then */
+/**
+ * Starts to serve, or goes on serving in the place of another process. @throws OpenError with one sentence for the operator;
+ * nothing is left behind then
+ */
 export async function startService(config: Config, around: ServiceSurroundings = {}): Promise<RunningService> {
   const service = new Service(config, around)
-  await service.start()
+  const { predecessor } = around
+  await (predecessor === undefined ? service.start() : service.takeOver(predecessor))
+  service.upgrading.begun()
   return service
 }

@@ -18,6 +18,7 @@
 #include "io-ops.h"
 #include "io-queue.h"
 #include "napi-door.h"
+#include "process-door.h"
 #include "service-manager.h"
 #include "socket-io.h"
 #include "socket-peer.h"
@@ -235,6 +236,7 @@ static napi_value init(napi_env env, napi_value exports) {
   DOOR_OK(fd_socket_define(env, exports));
   DOOR_OK(vhost_memory_define(env, exports));
   DOOR_OK(vhost_queue_define(env, exports));
+  DOOR_OK(process_door_define(env, exports));
   return exports;
 }
 

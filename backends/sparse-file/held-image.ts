@@ -8,7 +8,7 @@ import type { IoEngine } from '../native/io-engine.js'
 import { type IoPool, poolForDevice } from '../native/io-pool.js'
 import { DONE, errnoOf, type Outcome, SHUT_DOWN, SYNC_FAILED } from '../outcome.js'
 import type { OpenedImage } from './open-image.js'
-import { WriteBack } from './write-back.js'
+import { type KnownWriteBack, WriteBack } from './write-back.js'
 
 /** How long `release` waits for what is in the kernel; a file system that gave up answers at once. */
 export const RELEASE_PATIENCE_MS = 3000
@@ -34,6 +34,18 @@ export interface HoldingOptions {
   readonly writable: boolean
   readonly engine: IoEngine
   readonly reopen: Reopen
+}
+
+/** An image that another process holds, and how it stands: descriptors share their open file descriptions. */
+export interface KnownImage {
+  /** Negative: it was let go of. */
+  readonly fd: number
+  readonly witnessFd: number
+  /** The outcome of the sync that went before letting go. */
+  readonly lastSync: Outcome
+  readonly writeBack: KnownWriteBack
+  /** The magic number of statfs(2): of what was let go of it cannot be asked. */
+  readonly fileSystem: number
 }
 
 export class HeldImage {
@@ -68,8 +80,21 @@ export class HeldImage {
     this.#size = image.size
     this.#condition = { present: image.size, unlinked: false }
     this.#fd = image.fd
-    this.#witnessFd = openSync(`/proc/self/fd/${image.fd}`, 'r')
     this.#pool = poolForDevice(image.device, engine)
+    if (image.known === undefined) {
+      this.#witnessFd = openSync(`/proc/self/fd/${image.fd}`, 'r')
+      return
+    }
+    this.#witnessFd = image.known.witnessFd
+    this.#lastSync = image.known.lastSync
+    this.writeBack.goOn(image.known.writeBack)
+    if (this.released) this.#gate = newGate()
+  }
+
+  /** For the process that takes over, while nothing is in the kernel but looks, and write-back is quiet. */
+  get known(): Omit<KnownImage, 'fileSystem'> {
+    const { known: writeBack } = this.writeBack
+    return { fd: this.#fd, witnessFd: this.#witnessFd, lastSync: this.#lastSync, writeBack }
   }
 
   /** For calls that end in this turn; negative while they may not be made. */

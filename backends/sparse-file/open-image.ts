@@ -6,6 +6,7 @@ import { type Capabilities, OpenError } from '../backend.js'
 import { fileIo } from '../native/file-io.js'
 import type { IoEngineWish } from '../native/io-engine.js'
 import { seekSync } from './fs-ext-door.js'
+import type { KnownImage } from './held-image.js'
 import { lockFile, lockForQemu } from './image-lock.js'
 import { type Place, placeOf } from './image-space.js'
 
@@ -36,6 +37,8 @@ export interface OpenedImage {
   /** Bytes: 1 for files, the device's own for block devices. */
   readonly logicalBlockSize: number
   readonly created: boolean
+  /** Another process has held it until now. */
+  readonly known?: KnownImage
 }
 
 const SIZE_MAX = 2 ** 53 - 1

@@ -53,6 +53,8 @@ class SparseFile implements Backend {
   readonly identity: string
   readonly warnings: readonly string[]
   readonly space: Backend['space']
+  readonly #opened: OpenedImage
+  readonly #fileSystem: number
   readonly #image: HeldImage
   readonly #block: number
   #reads: 'nowait' | 'inline' | 'wait'
@@ -62,7 +64,9 @@ class SparseFile implements Backend {
   readonly #standBack = new StandBack()
 
   constructor(image: OpenedImage, { readOnly, engine = 'auto', reopen = reopenImage }: ServingOptions) {
-    const traits = fileSystemTraits(image.isBlockDevice ? 0 : fileIo.fileSystemType(image.fd))
+    this.#fileSystem = image.known?.fileSystem ?? (image.isBlockDevice ? 0 : fileIo.fileSystemType(image.fd))
+    const traits = fileSystemTraits(this.#fileSystem)
+    this.#opened = image
     this.size = image.size
     this.identity = image.identity
     this.#image = new HeldImage(image, { writable: !readOnly, engine: chooseIoEngine(engine).engine, reopen })
@@ -217,6 +221,15 @@ class SparseFile implements Backend {
 
   look(): Condition {
     return this.#image.look()
+  }
+
+  quiet(): Promise<void> {
+    return this.#image.writeBack.quiet()
+  }
+
+  get image(): OpenedImage {
+    const known = { ...this.#image.known, fileSystem: this.#fileSystem }
+    return { ...this.#opened, fd: known.fd, known }
   }
 
   get released(): boolean {

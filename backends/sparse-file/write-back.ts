@@ -16,6 +16,13 @@ const LARGE_BYTES = 64 << 10
 /** Begins write-back of a range (sync_file_range(2) with SYNC_FILE_RANGE_WRITE), in the pool. */
 type Begin = (offset: number, length: number) => Promise<Outcome>
 
+/** What is known of write-back beside the kernel. */
+export interface KnownWriteBack {
+  readonly halted: boolean
+  /** The errno of write-back that could not be begun, and that no probe has told of. */
+  readonly failure: Outcome
+}
+
 export class WriteBack {
   readonly #begin: Begin
   #running: Promise<void> | undefined
@@ -88,5 +95,20 @@ export class WriteBack {
     this.#failure = DONE
     if (failure !== DONE) this.#halted = true
     return failure
+  }
+
+  /** Settles when nothing is being begun, and nothing was written meanwhile. */
+  async quiet(): Promise<void> {
+    while (this.#running !== undefined) await this.#running
+  }
+
+  /** What another process has to know, while all is quiet. */
+  get known(): KnownWriteBack {
+    return { halted: this.#halted, failure: this.#failure }
+  }
+
+  goOn({ halted, failure }: KnownWriteBack): void {
+    this.#halted = halted
+    this.#failure = failure
   }
 }

@@ -1,7 +1,8 @@
 // What `candor ctl` prints for people: one line for each export, a table of sessions, a sentence for the rest.
 import type { ExportSummary } from '../control/export-summary.js'
 import type { Reloaded } from '../control/reload.js'
-import type { Session } from '../nbd/server.js'
+import type { Session } from '../nbd/guest.js'
+import type { UpgradeResult } from '../upgrade/upgrading.js'
 import { formatBytes } from './format.js'
 
 function exportLine({ name, size, readOnly, state, reason, ...more }: ExportSummary): string {
@@ -47,6 +48,10 @@ function reloadLines({ added, removed, changed, failed, unapplied }: Reloaded): 
   return lines.length === 0 ? 'nothing has changed' : lines.join('\n')
 }
 
+function upgradeWords({ pid, pauseMs, ms }: UpgradeResult): string {
+  return `process ${pid} serves: clients waited ${Math.ceil(pauseMs)} ms, all of it took ${Math.ceil(ms)} ms`
+}
+
 const exportLines = (result: unknown) => [result].flat().map((each) => exportLine(each as ExportSummary))
 
 /** What is printed of a result, by the action that brought it; those of exports have a line for each. */
@@ -57,6 +62,7 @@ export function inWords(action: string, result: unknown): string {
   if (action === 'remove') return `${name} is removed`
   if (action === 'disconnect') return `session ${id} is ended`
   if (action === 'log-level') return `logged from ${level} on`
+  if (action === 'upgrade') return upgradeWords(result as UpgradeResult)
   const lines = exportLines(result)
   return lines.length === 0 ? 'nothing is served' : lines.join('\n')
 }

@@ -39,6 +39,7 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
   inject: OF_EXPORT,
   'hold-release': OF_EXPORT,
   'hold-fail': OF_EXPORT,
+  upgrade: {},
 }
 
 const ASIDE: ReadonlySet<string> = new Set(['action', 'name', 'words', 'json', 'state-dir', '_', '$0'])
@@ -89,7 +90,7 @@ const exportOptions = Object.fromEntries(
 export const ctl: Command<CtlFlags> = {
   words: 'ctl <action> [name] [words..]',
   describe:
-    'ask a running server: exports, sessions, reload; add [NAME=]IMAGE; remove, set, release, resume, forget, inject, hold-release, hold-fail NAME; disconnect ID; log-level LEVEL',
+    'ask a running server: exports, sessions, reload, upgrade; add [NAME=]IMAGE; remove, set, release, resume, forget, inject, hold-release, hold-fail NAME; disconnect ID; log-level LEVEL',
   flags: (yargs) =>
     yargs
       .positional('action', { describe: Object.keys(ACTIONS).join(', '), type: 'string' })

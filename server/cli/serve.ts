@@ -5,8 +5,11 @@ import { endAtOnce } from '../../backends/index.js'
 import { type Config, configOf, type ServeFlags } from '../config.js'
 import { withConfigFile } from '../config-file.js'
 import { type ListenAddress, uriOf } from '../nbd/listen.js'
-import { type RunningService, startService } from '../service.js'
+import type { RunningService, ServiceSurroundings } from '../running-service.js'
+import { startService } from '../service.js'
 import { ServiceManager, takeActivatedSockets } from '../service-manager.js'
+import { succeededBy } from '../upgrade/afterlife.js'
+import { Predecessor } from '../upgrade/predecessor.js'
 import { VERSION } from '../version.js'
 import type { VhostUserAddress } from '../vhost-user/server.js'
 import type { Command } from './command.js'
@@ -95,26 +98,48 @@ function nextSignal(): Promise<NodeJS.Signals> {
   })
 }
 
+/** Starts, or takes over from the process that started this one; what keeps it from that, that one is told. */
+async function start(config: () => Config, around: ServiceSurroundings): Promise<RunningService> {
+  try {
+    return await startService(config(), around)
+  } catch (error) {
+    around.predecessor?.refuse((error as Error).message)
+    throw error
+  }
+}
+
 async function run(flagsGiven: ServeFlags): Promise<number> {
   const activated = takeActivatedSockets()
   const manager = new ServiceManager()
+  const predecessor = Predecessor.ofEnvironment()
   const read = () => configOf(withConfigFile(flagsGiven), activated)
-  const config = read()
   if (flagsGiven.check) {
-    process.stdout.write(`${flagsGiven.config ?? 'the command line'} is sound: ${config.exports.length} exports\n`)
+    process.stdout.write(`${flagsGiven.config ?? 'the command line'} is sound: ${read().exports.length} exports\n`)
     return EXIT_CLEAN
   }
+  // A signal that nobody hears would end the process.
+  let [upgrade, reload] = [() => {}, () => {}]
+  process.on('SIGUSR2', () => upgrade()).on('SIGHUP', () => reload())
   const reloading = () => {
     manager.reloading()
     return () => manager.reloaded(statusOf(service))
   }
-  const service = await startService(config, { read, reloading })
-  process.on('SIGHUP', () => void service.reload())
+  const config = predecessor === undefined ? read() : undefined
+  const service = await start(() => config ?? read(), { read, reloading, manager, predecessor })
+  upgrade = () => void service.upgrading.ask()
+  reload = () => void service.reload()
   const stopping = nextSignal()
   // Whoever hands sockets over knows where they are, and stdout may be a pipe of his own (nbdinfo [ candor serve … ]).
-  if (activated.length === 0) process.stdout.write(banner(service, config))
+  if (activated.length === 0 && config !== undefined) process.stdout.write(banner(service, config))
   manager.ready(statusOf(service))
-  await stopping
+  const told = await Promise.race([stopping, service.upgrading.succeeded])
+  if (typeof told !== 'string') return succeededBy(told, service.upgrading)
+  return (await service.upgrading.stop())
+    ? succeededBy(await service.upgrading.succeeded, service.upgrading, told)
+    : stop(service, manager)
+}
+
+async function stop(service: RunningService, manager: ServiceManager): Promise<number> {
   manager.stopping()
   // Not by way of process.exit: it waits for threads, and one that storage holds would never come.
   const second = nextSignal().then((): never => {

@@ -1,14 +1,15 @@
 // The operator's door: a Unix socket in the state directory, for its owner alone. One JSON line asks, one answers.
 
-import { existsSync, unlinkSync } from 'node:fs'
-import { createServer, type Server, type Socket } from 'node:net'
+import { once } from 'node:events'
+import { existsSync, rmSync, unlinkSync } from 'node:fs'
+import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { OpenError } from '../../backends/index.js'
+import { listenPrivately } from '../nbd/listen.js'
 import { type ControlReply, type ControlRequest, failed } from './export-actions.js'
 
 /** Longest question; nobody honest comes near it. */
 const LINE_BYTES_MAX = 64 << 10
-const SOCKET_UMASK = 0o177
 /** sun_path of unix(7), its closing NUL left off. */
 const UNIX_PATH_BYTES_MAX = 107
 
@@ -43,23 +44,31 @@ function serve(socket: Socket, answer: Answer): void {
   })
 }
 
-/** Listens in the state directory, which is locked: a socket that lies there is a dead predecessor's. */
-export async function openControl(stateDirectory: string, answer: Answer): Promise<Server> {
+/** The operator's door, open. */
+export interface ControlDoor {
+  readonly fd: number
+  /** Another process listens on the same socket: what was asked here is answered, and then all is settled. */
+  leave(): Promise<void>
+  close(): void
+}
+
+/** Listens in the state directory, which is locked: a socket that lies there is a dead predecessor's. @throws OpenError */
+export async function openControl(stateDirectory: string, answer: Answer, moved?: number): Promise<ControlDoor> {
   const path = controlSocketPath(stateDirectory)
   if (Buffer.byteLength(path) > UNIX_PATH_BYTES_MAX) {
     throw new OpenError(`the control socket ${path} would have too long a path: choose a shorter --state-dir`)
   }
-  if (existsSync(path)) unlinkSync(path)
+  if (moved === undefined && existsSync(path)) unlinkSync(path)
+  const fd = moved ?? listenPrivately({ kind: 'unix', path })
   const server = createServer((socket) => serve(socket, answer))
-  const listening = new Promise<void>((resolve, reject) => {
-    server.once('listening', resolve).once('error', reject)
-  })
-  // bind(2) happens within this call, so the socket never exists with wider permissions.
-  const umask = process.umask(SOCKET_UMASK)
-  server.listen(path)
-  process.umask(umask)
-  await listening
+  server.listen({ fd })
+  await once(server, 'listening')
   // A connection that could not be accepted, for want of descriptors: whoever asked sees it closed.
   server.on('error', () => {})
-  return server
+  const leave = () => new Promise<void>((resolve) => server.close(() => resolve()))
+  const close = () => {
+    rmSync(path, { force: true })
+    server.close()
+  }
+  return { fd, leave, close }
 }

@@ -19,6 +19,8 @@ export interface OperatorOptions {
   readonly output: LogOutput
   /** Reads the configuration again. */
   readonly reload: () => Promise<ControlReply>
+  /** Hands everything over to a new process. */
+  readonly upgrade: () => Promise<ControlReply>
 }
 
 type Act = (request: ControlRequest) => Promise<ControlReply>
@@ -33,6 +35,7 @@ export class Operator {
     disconnect: (request) => this.#disconnect(request),
     'log-level': (request) => this.#logLevel(request),
     reload: () => this.#options.reload(),
+    upgrade: () => this.#options.upgrade(),
   }
 
   constructor(options: OperatorOptions) {

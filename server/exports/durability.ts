@@ -4,13 +4,11 @@
 import type { Backend } from '../../backends/backend.js'
 import { DETACHED, DONE, EIO, errnoOf, isSyncFailure, type Outcome, SYNC_FAILED } from '../../backends/index.js'
 import type { ExportState } from '../observe/counters.js'
-import type { Change, DurabilityEvents, DurableRecord } from './durable-record.js'
+import type { Change, DurabilityEvents, DurableRecord, KnownDurability, Standing } from './durable-record.js'
+import { SEVERITY, SYNC_REASON } from './durable-record.js'
 import type { Range, RangeSet } from './range-set.js'
 import { SuspectRanges } from './suspect-ranges.js'
 import { Unflushed } from './unflushed.js'
-
-const SYNC_REASON = 'a sync failed: what was written since the last good one may be lost'
-const SEVERITY: Readonly<Record<ExportState, number>> = { ok: 0, degraded: 1, detached: 2 }
 
 export class Durability {
   readonly #backend: () => Backend
@@ -21,11 +19,9 @@ export class Durability {
   readonly #suspects = new SuspectRanges()
   #running: Promise<Outcome> | undefined
   #next: Promise<Outcome> | undefined
-  #state: ExportState = 'ok'
-  #failure: Outcome = DONE
-  #unrecorded = false
-  #epoch = 0
-  #stored: Promise<Outcome> = Promise.resolve(DONE)
+  readonly #now: Standing = { state: 'ok', failure: DONE, unrecorded: false, epoch: 0 }
+  /** Settles when all that is known is stored: before an error that rests on it goes out. */
+  stored: Promise<Outcome> = Promise.resolve(DONE)
 
   /** `backend` is asked for anew each time: fault injection may stand before it for a while. */
   constructor(backend: () => Backend, record: DurableRecord | undefined, events: DurabilityEvents) {
@@ -40,32 +36,24 @@ export class Durability {
   }
 
   get state(): ExportState {
-    return this.#state
+    return this.#now.state
   }
 
-  /** DONE while syncs can be believed; else what FLUSH and FUA have to tell. */
   get failure(): Outcome {
-    return this.#failure
+    return this.#now.failure
   }
 
-  /** Failures so far: what began before one says nothing about the bytes that it took. */
   get epoch(): number {
-    return this.#epoch
+    return this.#now.epoch
   }
 
-  /** Settles when all that is known is stored: before an error that rests on it goes out. */
-  get stored(): Promise<Outcome> {
-    return this.#stored
-  }
-
-  /** The record cannot be kept: then no command may be answered with success any more. */
   get unrecorded(): boolean {
-    return this.#unrecorded
+    return this.#now.unrecorded
   }
 
   #noted(kept: boolean): void {
-    if (kept || this.#unrecorded) return
-    this.#unrecorded = true
+    if (kept || this.#now.unrecorded) return
+    this.#now.unrecorded = true
     this.#worsen('degraded', EIO | SYNC_FAILED, 'its record in the state directory cannot be written')
   }
 
@@ -78,13 +66,13 @@ export class Durability {
   /** A change that waits for storage is about to be submitted. */
   begin(offset: number, length: number): Change {
     this.mark(offset, length)
-    return this.#unflushed.begin(offset, length, this.#epoch)
+    return this.#unflushed.begin(offset, length, this.#now.epoch)
   }
 
   /** Storage has answered. A whole success clears what was suspect, unless a failure came in between. */
   finish(change: Change, succeeded: boolean, durable: boolean): void {
     this.#unflushed.finish(change)
-    if (!succeeded || change.epoch !== this.#epoch) return
+    if (!succeeded || change.epoch !== this.#now.epoch) return
     if (this.suspect.count !== 0) this.rewritten(change.start, change.end - change.start)
     if (durable) this.#unflushed.durable(change)
   }
@@ -115,14 +103,14 @@ export class Durability {
 
   /** Everything that completed before the call is durable when the outcome is DONE. Concurrent callers share a sync. */
   flush(): Promise<Outcome> {
-    if (this.#failure !== DONE) return Promise.resolve(this.#failure)
+    if (this.#now.failure !== DONE) return Promise.resolve(this.#now.failure)
     // A next one that is about to begin covers this call too; two syncs at a time would lose each other's marks.
     if (this.#next !== undefined) return this.#next
     if (this.#running === undefined) return this.#sync(this.#flush)
     // The running sync began before this call: what completed in between needs the next one.
     this.#next = this.#alone(() => {
       this.#next = undefined
-      return this.#failure === DONE ? this.#sync(this.#flush) : Promise.resolve(this.#failure)
+      return this.#now.failure === DONE ? this.#sync(this.#flush) : Promise.resolve(this.#now.failure)
     })
     return this.#next
   }
@@ -135,12 +123,12 @@ export class Durability {
 
   /** `run` syncs; no other sync may be running. `pardons`: success ends what an earlier failure began. */
   #sync(run: () => Promise<Outcome>, pardons = false): Promise<Outcome> {
-    const epoch = this.#epoch
+    const epoch = this.#now.epoch
     this.#unflushed.syncBegins()
     this.#suspects.syncBegins()
     this.#running = run().then((outcome) => {
       this.judge(outcome, epoch)
-      this.#synced(outcome === DONE && this.#epoch === epoch, pardons)
+      this.#synced(outcome === DONE && this.#now.epoch === epoch, pardons)
       this.#running = undefined
       return this.#told(outcome, epoch)
     })
@@ -154,8 +142,8 @@ export class Durability {
     if (!succeeded) return
     this.#noted(this.#record?.synced(this.#unflushed.ranges(this.#backend().size)) ?? true)
     if (pardons) {
-      this.#failure = DONE
-      this.#state = 'ok'
+      this.#now.failure = DONE
+      this.#now.state = 'ok'
       this.#events.changed()
     }
     if (pardons || lessToStore) this.#store()
@@ -166,7 +154,7 @@ export class Durability {
    * kernel tells an error once: a success is none when a sync beside it, or the probe, was told in its place since
    * `epoch`, though an operator may have resumed in between.
    */
-  judge(outcome: Outcome, epoch = this.#epoch): Outcome {
+  judge(outcome: Outcome, epoch = this.#now.epoch): Outcome {
     if (outcome === DONE) this.#ask()
     if (outcome === DETACHED) this.detach('the path of the image leads to another file, or to none')
     else if (isSyncFailure(outcome)) this.#failed(outcome, SYNC_REASON)
@@ -175,12 +163,12 @@ export class Durability {
 
   #told(outcome: Outcome, epoch: number): Outcome {
     if (outcome !== DONE && outcome !== DETACHED) return outcome
-    return this.#failure === DONE && this.#epoch !== epoch ? EIO | SYNC_FAILED : this.#failure
+    return this.#now.failure === DONE && this.#now.epoch !== epoch ? EIO | SYNC_FAILED : this.#now.failure
   }
 
   /** All that was not synced is suspect now, whatever is in flight included. */
   #failed(outcome: Outcome, reason: string): void {
-    this.#epoch += 1
+    this.#now.epoch += 1
     // The same failure waits at the other descriptor too: heard later, it would condemn what is written from here on.
     this.#backend().probe()
     for (const { start, end } of this.#unflushed.give(this.#backend().size)) this.suspect.add(start, end)
@@ -189,7 +177,7 @@ export class Durability {
 
   /** Bytes are gone from under our feet. */
   missing(start: number, end: number, reason: string): void {
-    this.#epoch += 1
+    this.#now.epoch += 1
     this.suspect.add(start, end)
     this.#worsen('degraded', EIO | SYNC_FAILED, reason)
   }
@@ -200,9 +188,9 @@ export class Durability {
   }
 
   #worsen(state: ExportState, failure: Outcome, reason: string): void {
-    if (this.#failure === DONE) this.#failure = failure
-    const worse = SEVERITY[state] > SEVERITY[this.#state]
-    if (worse) this.#state = state
+    if (this.#now.failure === DONE) this.#now.failure = failure
+    const worse = SEVERITY[state] > SEVERITY[this.#now.state]
+    if (worse) this.#now.state = state
     this.#store()
     this.#events.changed()
     if (worse) this.#events.worsened(state, reason)
@@ -210,8 +198,8 @@ export class Durability {
 
   #store(): void {
     if (this.#record === undefined) return
-    this.#stored = this.#record.store(this.#state, errnoOf(this.#failure), this.#suspects.stored)
-    this.#stored.then((outcome) => this.#noted(outcome === DONE))
+    this.stored = this.#record.store(this.#now.state, errnoOf(this.#now.failure), this.#suspects.stored)
+    this.stored.then((outcome) => this.#noted(outcome === DONE))
   }
 
   /** What an earlier server knew, before the first client comes. */
@@ -221,17 +209,30 @@ export class Durability {
     this.#events.changed()
   }
 
+  /** For the process that takes over, while nothing is in flight and no sync runs. */
+  get known(): KnownDurability {
+    return { ...this.#now, ...this.#suspects.known, unflushed: this.#unflushed.pack() }
+  }
+
+  /** Goes on with what another process knew, whose record this is. */
+  goOn({ suspect, rewritten, unflushed, ...now }: KnownDurability): void {
+    Object.assign(this.#now, now)
+    this.#suspects.goOn(suspect, rewritten)
+    this.#unflushed.unpack(unflushed)
+    this.#events.changed()
+  }
+
   /** The operator's word that storage is good again, given at `epoch`: believed when a sync succeeds. Suspects stay. */
-  async resume(epoch = this.#epoch): Promise<Outcome> {
-    const sync = () => (this.#epoch === epoch ? this.#sync(this.#flush, true) : Promise.resolve(this.#failure))
+  async resume(epoch = this.#now.epoch): Promise<Outcome> {
+    const sync = () => (this.#now.epoch === epoch ? this.#sync(this.#flush, true) : Promise.resolve(this.#now.failure))
     const outcome = await this.#alone(sync)
-    return outcome === DONE ? this.#stored : outcome
+    return outcome === DONE ? this.stored : outcome
   }
 
   /** The operator's wish to unmount what lies under the image: it is synced and let go of. Returns that sync's outcome. */
   async release(): Promise<Outcome> {
     const outcome = await this.#alone(() => this.#sync(() => this.#backend().release()))
-    await this.#stored
+    await this.stored
     return outcome
   }
 
@@ -240,9 +241,9 @@ export class Durability {
     this.#suspects.clear()
     // Nobody restored what a change that is still on its way may have lost to an earlier failure.
     for (const { start, end, epoch } of this.#unflushed.inFlight)
-      if (epoch !== this.#epoch) this.suspect.add(start, end)
+      if (epoch !== this.#now.epoch) this.suspect.add(start, end)
     this.#store()
     this.#events.changed()
-    return this.#stored
+    return this.stored
   }
 }

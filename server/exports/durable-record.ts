@@ -27,3 +27,26 @@ export interface Change {
   /** Failures that were known when it began. */
   readonly epoch: number
 }
+
+export const SYNC_REASON = 'a sync failed: what was written since the last good one may be lost'
+export const SEVERITY: Readonly<Record<ExportState, number>> = { ok: 0, degraded: 1, detached: 2 }
+
+/** How an export stands. */
+export interface Standing {
+  state: ExportState
+  /** DONE while syncs can be believed; else what FLUSH and FUA have to tell. */
+  failure: Outcome
+  /** The record cannot be kept: then no command may be answered with success any more. */
+  unrecorded: boolean
+  /** Failures so far: what began before one says nothing about the bytes that it took. */
+  epoch: number
+}
+
+/** What is known of the bytes of an image, for the process that takes it over. */
+export interface KnownDurability extends Standing {
+  readonly suspect: readonly Range[]
+  /** Written again, and stored as suspect until a sync. */
+  readonly rewritten: readonly Range[]
+  /** As PageMarks packs them. */
+  readonly unflushed: Uint32Array
+}

@@ -33,7 +33,6 @@ import {
   STATE_ERRNO_AT,
   STATE_SINCE_AT,
   SUSPECT_BYTES_AT,
-  UNCLEAN_AT,
 } from '../observe/counters.js'
 import type { Ledger, LedgerEntry } from '../state/ledger.js'
 import { Durability } from './durability.js'
@@ -52,7 +51,9 @@ const HUNG_MS = 10_000
 export class Export {
   readonly name: string
   readonly description: string
-  /** What the image lies on; with faults in front of it while some are injected. */
+  /** Where the bytes are. */
+  readonly storage: Backend
+  /** The same, with faults in front of it while some are injected. */
   backend: Backend
   readonly size: number
   readonly readOnly: boolean
@@ -67,17 +68,18 @@ export class Export {
   limits: ExportPolicy['limits'] = {}
   /** `--suspect-reads allow`: bytes that may be lost are read as if they were not. */
   #readsSuspects: boolean
-  readonly #storage: Backend
   readonly #witness: ExportWitness
   readonly #ledger: Ledger | undefined
-  readonly #presence: Presence
+  readonly presence: Presence
+  /** Faults that are injected. */
+  rules: readonly InjectionRule[] = []
 
   constructor(options: ExportOptions) {
     const { name, backend, record } = options
     this.name = name
     this.description = options.description ?? ''
     this.backend = backend
-    this.#storage = backend
+    this.storage = backend
     this.size = backend.size
     this.readOnly = !backend.can.write
     this.#readsSuspects = options.readsSuspects ?? false
@@ -96,7 +98,7 @@ export class Export {
       changed: () => this.#publish(),
       worsened: (state, reason) => this.#witness.stateChanged(this.name, state, reason),
     })
-    this.#presence = new Presence(() => this.backend, this.durability)
+    this.presence = new Presence(() => this.backend, this.durability)
     this.recess = new Recess(backend, this.durability, (since) => {
       this.counters[RELEASED_SINCE_AT] = since ?? 0
     })
@@ -104,8 +106,9 @@ export class Export {
 
   /** Fails requests by these rules from now on, until it is called with none. */
   inject(rules: readonly InjectionRule[]): void {
+    this.rules = rules
     const plan = injectionPlan(rules, () => count(this.counters, INJECTED_AT))
-    this.backend = rules.length === 0 ? this.#storage : withFaults(this.#storage, plan)
+    this.backend = rules.length === 0 ? this.storage : withFaults(this.storage, plan)
     this.counters[INJECTING_AT] = rules.length
   }
 
@@ -141,16 +144,8 @@ export class Export {
 
   /** The image was synced when all was said and done. */
   wasSynced = false
-
-  /** The state is an earlier server's word: it began then, in ms since the epoch; 0 where nobody knows. */
-  stateBegan(since: number): void {
-    this.counters[STATE_SINCE_AT] = since
-  }
-
-  /** The last server of the image did not end as it should. */
-  endedUncleanly(): void {
-    this.counters[UNCLEAN_AT] = 1
-  }
+  /** Another process takes it over: what would wait is moved, and nothing is begun. */
+  frozen = false
 
   #publish(): void {
     this.counters[SUSPECT_BYTES_AT] = this.durability.suspect.bytes
@@ -172,12 +167,12 @@ export class Export {
 
   /** A look at the image under our feet, before each batch that writes and before each FLUSH. */
   inspect(): void {
-    this.#presence.inspect()
+    this.presence.inspect()
   }
 
   /** A write ended at `end`. */
   reached(end: number): void {
-    this.#presence.reached(end)
+    this.presence.reached(end)
   }
 
   /** The first byte of [offset, offset + length) that a READ may not be given, if any. */

@@ -55,6 +55,28 @@ export class PageMarks {
     return leaf
   }
 
+  /** All marks, for `unpack`: for each leaf its number, and 1 where it is marked whole, or else 0 and its bits. */
+  pack(): Uint32Array {
+    const leaves = [...this.#leaves]
+    const words = new Uint32Array(leaves.reduce((sum, [, leaf]) => sum + 2 + (leaf === 'all' ? 0 : leaf.length), 0))
+    let at = 0
+    for (const [index, leaf] of leaves) {
+      words.set([index, leaf === 'all' ? 1 : 0], at)
+      if (leaf !== 'all') words.set(leaf, at + 2)
+      at += 2 + (leaf === 'all' ? 0 : leaf.length)
+    }
+    return words
+  }
+
+  /** Takes marks that were packed, where there are none yet. */
+  unpack(words: Uint32Array): void {
+    for (let at = 0; at < words.length; ) {
+      const isWhole = words[at + 1] === 1
+      this.#leaves.set(words[at] ?? 0, isWhole ? 'all' : words.slice(at + 2, at + 2 + WORDS_PER_LEAF))
+      at += 2 + (isWhole ? 0 : WORDS_PER_LEAF)
+    }
+  }
+
   /** Takes back the marks of the pages that lie wholly within [offset, offset + length). */
   unmark(offset: number, length: number): void {
     const first = Math.ceil(offset / PAGE_BYTES)

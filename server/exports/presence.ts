@@ -7,12 +7,12 @@ export class Presence {
   readonly #backend: () => Backend
   readonly #durability: Durability
   /** Bytes of the image that were there at the last look. */
-  #present: number
+  present: number
 
   constructor(backend: () => Backend, durability: Durability) {
     this.#backend = backend
     this.#durability = durability
-    this.#present = backend().size
+    this.present = backend().size
   }
 
   /**
@@ -21,19 +21,19 @@ export class Presence {
    */
   inspect(): void {
     const { present, unlinked } = this.#backend().look()
-    if (present < this.#present) this.#shrunk(present)
-    this.#present = present
+    if (present < this.present) this.#shrunk(present)
+    this.present = present
     if (unlinked) this.#durability.detach('the image was removed: its last link is gone')
   }
 
   #shrunk(present: number): void {
-    const lost = this.#present - present
+    const lost = this.present - present
     const reason = `the image was truncated to ${present} bytes under our feet: ${lost} are missing`
-    this.#durability.missing(present, this.#present, reason)
+    this.#durability.missing(present, this.present, reason)
   }
 
   /** A write ended at `end`, and may have made a truncated file longer: what is cut off from here on is lost anew. */
   reached(end: number): void {
-    if (end > this.#present) this.#present = end
+    if (end > this.present) this.present = end
   }
 }

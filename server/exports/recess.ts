@@ -1,6 +1,6 @@
 // The time in which the image is let go of, so that its file system can be unmounted and mounted again. Law: what needs
 // storage waits meanwhile and is answered afterwards; only an operator's word begins and ends it.
-import { type Backend, DONE, type Outcome, SHUT_DOWN } from '../../backends/index.js'
+import { type Backend, DONE, MOVED, type Outcome, SHUT_DOWN } from '../../backends/index.js'
 import type { Durability } from './durability.js'
 import { WaitingRoom } from './waiting-room.js'
 
@@ -11,6 +11,7 @@ export class Recess {
   readonly #room = new WaitingRoom<Outcome>()
   #since: number | undefined
   #shutDown = false
+  #frozen = false
   #last: Promise<unknown> = Promise.resolve()
 
   /** `changed` is told when it began, in ms since the epoch, and undefined when it has ended. */
@@ -31,7 +32,19 @@ export class Recess {
 
   /** Resolves with DONE when storage can be asked again, else with what is to be answered. */
   wait(wanted: () => boolean): Promise<Outcome> {
+    if (this.#frozen) return Promise.resolve(MOVED)
     return this.#shutDown ? Promise.resolve(SHUT_DOWN) : this.#room.enter(wanted)
+  }
+
+  /** Ends all waits with MOVED, those to come included, until it is told otherwise. */
+  freeze(frozen: boolean): void {
+    this.#frozen = frozen
+    if (frozen) this.#room.wakeAll(MOVED)
+  }
+
+  /** It began in an earlier process, whose image this is. */
+  goOn(since: number): void {
+    this.#set(since)
   }
 
   /** Ends the wait of requests whose client has gone. */

@@ -1,6 +1,15 @@
 // What happens to a change for which the host has no space: told at once, or held until there is some. Law: a held
 // request is answered once all the same: by success, by ENOSPC at its time-out, or because server or client leave.
-import { EDQUOT, ENOSPC, errnoOf, isSyncFailure, type Outcome, SHUT_DOWN, WOULD_BLOCK } from '../../backends/index.js'
+import {
+  EDQUOT,
+  ENOSPC,
+  errnoOf,
+  isSyncFailure,
+  MOVED,
+  type Outcome,
+  SHUT_DOWN,
+  WOULD_BLOCK,
+} from '../../backends/index.js'
 import { WaitingRoom } from './waiting-room.js'
 
 /** `report`: ENOSPC at once. `hold`: kept for `timeoutMs`, and tried again as space may have appeared. */
@@ -13,7 +22,20 @@ export type SpacePolicy = { readonly kind: 'report' } | { readonly kind: 'hold';
 const RETRY_MS = 500
 
 /** Why a wait ended. */
-type Wake = 'retry' | 'fail' | 'shut-down'
+type Wake = 'retry' | 'fail' | 'shut-down' | 'moved'
+
+/** A hold that goes on in another process. */
+export interface Hold {
+  /** ms since the epoch. */
+  readonly since: number
+  /** Until its time-out, in ms. */
+  readonly leftMs: number
+}
+
+/** Who asks for what, and the hold under which it was before; that is also where it is told when the request is moved. */
+export interface HoldRequest extends Omit<HeldRequest, 'since'> {
+  hold?: Hold | undefined
+}
 
 /** A request that is held: who asked for what, and since when. */
 export interface HeldRequest {
@@ -46,6 +68,7 @@ export class SpaceHold {
   #since: number | undefined
   #timer: NodeJS.Timeout | undefined
   #shutDown = false
+  #frozen = false
 
   constructor(policy: SpacePolicy, events: HoldEvents) {
     this.#policy = policy
@@ -85,22 +108,23 @@ export class SpaceHold {
    * Runs `attempt` until it ends in something else than a want of space. `wanted` is asked before each further attempt:
    * a request whose client has gone is not tried again, and ends with its last outcome. `request` is who it is.
    */
-  async run(
-    attempt: () => Promise<Outcome>,
-    wanted: () => boolean,
-    request: Omit<HeldRequest, 'since'>,
-  ): Promise<Outcome> {
+  async run(attempt: () => Promise<Outcome>, wanted: () => boolean, request: HoldRequest): Promise<Outcome> {
     let outcome = await attempt()
     const { policy } = this
     if (!isSpaceError(outcome) || policy.kind === 'report') return outcome
-    const deadline = performance.now() + policy.timeoutMs
-    const held = { ...request, since: Date.now() }
+    const { since, leftMs } = request.hold ?? { since: Date.now(), leftMs: policy.timeoutMs }
+    const deadline = performance.now() + leftMs
+    const held = { ...request, since }
     this.#enter(held)
     try {
       while (isSpaceError(outcome) && performance.now() < deadline) {
         const untilThen = { ms: deadline - performance.now(), wake: 'retry' } as const
-        const wake = this.#shutDown ? 'shut-down' : await this.#room.enter(wanted, untilThen)
+        const wake = this.#interrupted ?? (await this.#room.enter(wanted, untilThen))
         if (wake === 'shut-down') return SHUT_DOWN
+        if (wake === 'moved') {
+          request.hold = { since, leftMs: Math.max(0, deadline - performance.now()) }
+          return MOVED
+        }
         if (wake === 'fail' || !wanted()) return outcome
         outcome = await attempt()
       }
@@ -110,6 +134,18 @@ export class SpaceHold {
     } finally {
       this.#leave(held)
     }
+  }
+
+  /** What keeps requests from waiting. */
+  get #interrupted(): Wake | undefined {
+    if (this.#frozen) return 'moved'
+    return this.#shutDown ? 'shut-down' : undefined
+  }
+
+  /** Ends all waits with MOVED, those to come included, until it is told otherwise. */
+  freeze(frozen: boolean): void {
+    this.#frozen = frozen
+    if (frozen) this.#room.wakeAll('moved')
   }
 
   #enter(held: HeldRequest): void {

@@ -39,6 +39,17 @@ export class SuspectRanges {
     return all
   }
 
+  /** For another process, while no sync runs. */
+  get known(): { readonly suspect: Range[]; readonly rewritten: Range[] } {
+    return { suspect: [...this.now], rewritten: [...this.#rewritten] }
+  }
+
+  /** Goes on where another process stopped. */
+  goOn(now: Iterable<Range>, rewritten: Iterable<Range>): void {
+    for (const { start, end } of now) this.now.add(start, end)
+    for (const { start, end } of rewritten) this.#rewritten.add(start, end)
+  }
+
   clear(): void {
     for (const ranges of [this.now, this.#rewritten, this.#covered]) ranges.clear()
   }

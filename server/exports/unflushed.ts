@@ -48,6 +48,15 @@ export class Unflushed {
     return this.#marks.ranges(size)
   }
 
+  /** The marks for `unpack`, while no sync runs. */
+  pack(): Uint32Array {
+    return this.#marks.pack()
+  }
+
+  unpack(words: Uint32Array): void {
+    this.#marks.unpack(words)
+  }
+
   syncBegins(): void {
     this.#syncing = this.#marks
     this.#keepInFlight()

@@ -4,15 +4,18 @@
 export interface Waiting {
   /** ms since the epoch. */
   readonly since: number
+  /** The order of arrival among all requests of the export. */
+  readonly number: number
   /** The spec's number. */
   readonly command: number
 }
 
 export class WaitingRequests {
   readonly #requests = new Set<Waiting>()
+  #arrived = 0
 
   enter(command: number): Waiting {
-    const waiting = { since: Date.now(), command }
+    const waiting = { since: Date.now(), number: this.#arrived++, command }
     this.#requests.add(waiting)
     return waiting
   }

@@ -1,11 +1,12 @@
 // Opens exports and takes them out of service, at start and while the server runs. Law: one change of the set at a time;
 // whoever is connected to an export that stays notices nothing.
 import { resolve } from 'node:path'
-import { closeImage, OpenError, openImage } from '../../backends/index.js'
+import { closeImage, OpenError, type OpenedImage, openImage } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import { type ControlReply, failed } from '../control/export-actions.js'
 import { Access } from '../exports/access.js'
 import type { ExportPolicy } from '../exports/export-options.js'
+import type { MovedExport } from '../exports/open-export.js'
 import { exportCounters, STATE_AT, STATE_FAILED, STATE_SINCE_AT } from '../observe/counters.js'
 import type { Observed } from '../observe/family.js'
 import type { Log } from '../observe/log.js'
@@ -116,19 +117,39 @@ export class ExportDesk {
     let host: IoHost
     try {
       if (this.#options.keepsRecords) this.#claims.claim(config, image)
-      const placed = this.#placement.place(image.device)
-      host = placed.host
-      if (placed.shared) {
-        const message = 'shares its thread with exports on other devices: --workers allows no more threads'
-        this.#options.log.warn({ export: name }, message)
-      }
+      host = this.place(name, image.device)
     } catch (error) {
       this.#claims.leave(name)
       closeImage(image)
       throw error
     }
+    return this.#openIn(host, config, image)
+  }
+
+  /** The thread in which one more export of a device will live. */
+  place(name: string, device: number): IoHost {
+    const { host, shared } = this.#placement.place(device)
+    const message = 'shares its thread with exports on other devices: --workers allows no more threads'
+    if (shared) this.#options.log.warn({ export: name }, message)
+    return host
+  }
+
+  /** Goes on with exports of another process, where they were placed. @throws OpenError */
+  async takeOver(all: readonly (readonly [host: IoHost, config: ExportConfig, moved: MovedExport])[]): Promise<void> {
+    if (this.#options.keepsRecords) for (const [, config, { image }] of all) this.#claims.claim(config, image)
+    const opened = all.map(([host, config, moved]) => this.#openIn(host, config, moved.image, moved))
+    for (const each of await Promise.all(opened)) this.#serve(each)
+  }
+
+  /** What is served, and the devices (st_dev) that it lies on. */
+  get places(): { readonly name: string; readonly device: number }[] {
+    return [...this.#devices].map(([name, device]) => ({ name, device }))
+  }
+
+  async #openIn(host: IoHost, config: ExportConfig, image: OpenedImage, moved?: MovedExport): Promise<Opened> {
+    const { name } = config
     try {
-      const face = await host.open(config, image, this.#backings.shareFor(name, image.place, host))
+      const face = await host.open(config, image, this.#backings.shareFor(name, image.place, host), moved)
       return { entry: { name, face, access: new Access(config.access), host, config }, device: image.device }
     } catch (error) {
       this.#claims.leave(name)

@@ -1,46 +1,29 @@
 // The exports of one thread, and the connections that came to them. Law: whoever is attached here is served here to the
 // end; nothing of an export is known in two threads.
 import { closeSync } from 'node:fs'
-import { DONE, errnoName, errnoOf, type OpenedImage, type Reopen } from '../../backends/index.js'
+import { DONE, errnoName, errnoOf, type OpenedImage } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
-import { actOn, type ControlReply, type ControlRequest } from '../control/export-actions.js'
+import { actOn, type ControlReply, type ControlRequest, failed } from '../control/export-actions.js'
 import { Backings } from '../exports/backings.js'
 import type { Export } from '../exports/export.js'
-import { openExport } from '../exports/open-export.js'
+import { type MovedExport, type OpenedExport, openExport } from '../exports/open-export.js'
 import { ExportRegistry } from '../exports/registry.js'
 import { Connection } from '../nbd/connection.js'
-import { type ConnectionLimits, tellable } from '../nbd/connection-options.js'
+import { tellable } from '../nbd/connection-options.js'
+import type { MovedConnection } from '../nbd/moved.js'
 import { describeExport } from '../nbd/negotiation.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import { type Counters, count, PROTOCOL_ERRORS, PROTOCOL_ERRORS_AT, pulseBlock, reasonAt } from '../observe/counters.js'
-import type { Log } from '../observe/log.js'
+import { READING_COMMANDS } from '../observe/http-messages.js'
 import { VhostUserSessions } from '../vhost-user/sessions.js'
-import type { AttachOrder, EndedFault, ExportFace, HostEvents, IoHost, Removal, VhostUserOrder } from './io-host.js'
-
-export interface ExportHostOptions {
-  readonly limits: ConnectionLimits
-  readonly stateDirectory: string | undefined
-  readonly log: Log
-  readonly events: HostEvents
-  readonly pulse?: Counters
-  /** Opens an image that was let go of; without it, in this thread. */
-  readonly reopen?: Reopen
-}
-
-/** A connection of either front end. */
-interface Served {
-  readonly served: Export
-  readonly inFlight: number
-  /** Bytes that the peer has not taken yet. */
-  readonly backlog: number
-  readonly isBusy: boolean
-  drain(): void
-  destroy(): void
-}
+import type { ExportHostOptions } from './export-host-options.js'
+import { type FrozenHost, freeze, inFlightOf, type Resumed, resume, type Served, untilIdle } from './freezing.js'
+import type { AttachOrder, EndedFault, ExportFace, IoHost, Removal, VhostUserOrder } from './io-host.js'
 
 /** How often write-back is asked whether it failed, and the pulse is felt. */
 const BEAT_MS = 1000
 const FINISH_POLL_MS = 20
+const NOTHING = new Uint8Array(0)
 
 export class ExportHost implements IoHost {
   readonly pulse: Counters
@@ -49,11 +32,14 @@ export class ExportHost implements IoHost {
   readonly #backings = new Backings()
   readonly #connections = new Map<number, Served>()
   readonly #vhostUsers = new VhostUserSessions()
-  readonly #closing = new Map<string, () => Promise<void>>()
+  readonly #opened = new Map<string, OpenedExport>()
   /** Exports that are being removed. */
   readonly #leaving = new Set<Export>()
   readonly #timer: NodeJS.Timeout
   #draining = false
+  #frozen = false
+  /** Words of an operator that are being carried out. */
+  #acts = 0
 
   constructor(options: ExportHostOptions) {
     this.#options = options
@@ -65,7 +51,8 @@ export class ExportHost implements IoHost {
 
   #beat(): void {
     this.pulse[0] = Date.now()
-    for (const entry of this.#registry) entry.beat()
+    // A failure that is told to this process now would not be told to the next one.
+    if (!this.#frozen) for (const entry of this.#registry) entry.beat()
   }
 
   /** Bytes of replies that peers have not taken yet. */
@@ -75,12 +62,19 @@ export class ExportHost implements IoHost {
     return bytes
   }
 
-  async open(config: ExportConfig, image: OpenedImage, share: BackingShare | undefined): Promise<ExportFace> {
+  async open(
+    config: ExportConfig,
+    image: OpenedImage,
+    share: BackingShare | undefined,
+    moved?: MovedExport,
+  ): Promise<ExportFace> {
     const { stateDirectory, log, reopen } = this.#options
     const backing = share && this.#backings.of(share)
-    const { entry, close } = await openExport(config, { image, reopen }, stateDirectory, log, backing)
-    this.#closing.set(config.name, close)
-    return this.adopt(entry)
+    // Until the other process has let go, what storage tells is for that one to hear.
+    if (moved !== undefined) this.#frozen = true
+    const opened = await openExport(config, { image, reopen, moved }, stateDirectory, log, backing)
+    this.#opened.set(config.name, opened)
+    return this.adopt(opened.entry)
   }
 
   /** Serves an export whose storage is somebody else's to close. */
@@ -89,16 +83,30 @@ export class ExportHost implements IoHost {
     return { ...describeExport(entry), readOnly: entry.readOnly, counters: entry.counters }
   }
 
-  attach({ connection, fd, exportName, established, leftover, client }: AttachOrder): void {
+  attach(order: AttachOrder): void {
+    this.#connect(order)?.start()
+  }
+
+  #connect({
+    connection,
+    fd,
+    exportName,
+    established,
+    leftover,
+    client,
+    progress,
+  }: AttachOrder): Connection | undefined {
     const { limits, events } = this.#options
     const served = this.#registry.find(exportName)
     if (served === undefined || this.#leaving.has(served)) {
       closeSync(fd)
-      return events.connectionEnded(connection)
+      events.connectionEnded(connection)
+      return undefined
     }
     const attached = new Connection({
       fd,
       leftover,
+      progress,
       served,
       established,
       client,
@@ -108,7 +116,33 @@ export class ExportHost implements IoHost {
     })
     if (this.#draining) attached.drain()
     this.#connections.set(connection, attached)
-    attached.start()
+    return attached
+  }
+
+  async freeze(timeoutMs: number): Promise<FrozenHost> {
+    this.#frozen = true
+    const opened = this.#opened
+    const [isActing, isWanted] = [() => this.#acts > 0, () => this.#frozen]
+    return freeze({ opened, connections: this.#connections, isActing, isWanted }, timeoutMs)
+  }
+
+  async goOn(connections: readonly MovedConnection[]): Promise<void> {
+    this.#frozen = false
+    const left = [...this.#connections.values()].filter((each) => each instanceof Connection)
+    const resumed: Resumed[] = left.map((each) => ({ connection: each, requests: each.thaw() }))
+    for (const moved of connections) {
+      const connection = this.#connect({ ...moved, leftover: NOTHING })
+      if (connection !== undefined) resumed.push({ connection, requests: moved.progress.requests })
+    }
+    resume(this.#registry, resumed)
+  }
+
+  async abandon(): Promise<void> {
+    clearInterval(this.#timer)
+    // What has ended here may still have replies on their way to its peer.
+    while (this.#connections.size > 0) await new Promise((resolve) => setTimeout(resolve, FINISH_POLL_MS))
+    for (const { abandon } of this.#opened.values()) await abandon()
+    this.#opened.clear()
   }
 
   attachVhostUser({ connection, fd, exportName, client }: VhostUserOrder): void {
@@ -142,7 +176,14 @@ export class ExportHost implements IoHost {
     if (request.command === 'sessions') {
       return { ok: true, result: [...this.#connections].map(([connection, { inFlight }]) => [connection, inFlight]) }
     }
-    return actOn(this.#registry, this.#options.log, request)
+    const reads = READING_COMMANDS.has(request.command)
+    if (this.#frozen && !reads) return failed('an upgrade is under way: ask again in a moment')
+    this.#acts += reads ? 0 : 1
+    try {
+      return await actOn(this.#registry, this.#options.log, request)
+    } finally {
+      this.#acts -= reads ? 0 : 1
+    }
   }
 
   drain(): void {
@@ -161,14 +202,14 @@ export class ExportHost implements IoHost {
     this.#leaving.add(entry)
     entry.shutDown()
     for (const connection of this.connectionsOf(entry)) force ? connection.destroy() : connection.drain()
-    const isIdle = await this.#idle([entry], () => this.connectionsOf(entry), timeoutMs)
+    const isIdle = await untilIdle([entry], () => this.connectionsOf(entry), timeoutMs)
     if (!isIdle) return { gone: false, unanswered: this.connectionsOf(entry).reduce(inFlightOf, 0), synced: false }
     for (const connection of this.connectionsOf(entry)) connection.destroy()
     const synced = await this.#finalSync(entry)
     this.#registry.remove(entry.name)
     this.#leaving.delete(entry)
-    await this.#closing.get(entry.name)?.()
-    this.#closing.delete(entry.name)
+    await this.#opened.get(entry.name)?.close()
+    this.#opened.delete(entry.name)
     return { gone: true, unanswered: 0, synced }
   }
 
@@ -178,20 +219,10 @@ export class ExportHost implements IoHost {
 
   async finish(timeoutMs: number): Promise<{ unanswered: number }> {
     const connections = () => [...this.#connections.values()]
-    await this.#idle([...this.#registry], connections, timeoutMs)
+    await untilIdle([...this.#registry], connections, timeoutMs)
     const unanswered = connections().reduce(inFlightOf, 0)
     for (const connection of connections()) connection.destroy()
     return { unanswered }
-  }
-
-  /** Waits until nothing is in flight and all replies are taken; false when that took too long. */
-  async #idle(entries: Iterable<Export>, connections: () => Iterable<Served>, timeoutMs: number): Promise<boolean> {
-    const deadline = performance.now() + timeoutMs
-    while (isBusy(entries, connections())) {
-      if (performance.now() >= deadline) return false
-      await new Promise((resolve) => setTimeout(resolve, FINISH_POLL_MS))
-    }
-    return true
   }
 
   async sync(): Promise<boolean> {
@@ -211,18 +242,7 @@ export class ExportHost implements IoHost {
 
   async close(): Promise<void> {
     clearInterval(this.#timer)
-    for (const close of [...this.#closing.values()].reverse()) await close()
-    this.#closing.clear()
+    for (const { close } of [...this.#opened.values()].reverse()) await close()
+    this.#opened.clear()
   }
-}
-
-function isBusy(entries: Iterable<Export>, connections: Iterable<Served>): boolean {
-  // Requests whose connection is gone are on their way through storage all the same, and a sync must not overtake them.
-  for (const { waiting } of entries) if (waiting.oldest !== undefined) return true
-  for (const connection of connections) if (connection.isBusy) return true
-  return false
-}
-
-function inFlightOf(sum: number, { inFlight }: Served): number {
-  return sum + inFlight
 }

@@ -4,10 +4,13 @@ import type { HandshakeExport } from 'nbd-protocol'
 import type { OpenedImage } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import type { ControlReply, ControlRequest } from '../control/export-actions.js'
+import type { MovedExport } from '../exports/open-export.js'
 import type { ConnectionFault } from '../nbd/connection-options.js'
+import type { MovedConnection, Progress } from '../nbd/moved.js'
 import type { Established } from '../nbd/negotiation.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import type { Counters } from '../observe/counters.js'
+import type { FrozenHost } from './freezing.js'
 
 /** What the front desk knows of an export. */
 export interface ExportFace extends HandshakeExport {
@@ -27,6 +30,8 @@ export interface AttachOrder {
   readonly leftover: Uint8Array
   /** The peer as log and ledger name it. */
   readonly client: string
+  /** It was served elsewhere before: this is where it goes on. */
+  readonly progress?: Progress
 }
 
 /** A vhost-user session that is about to begin. */
@@ -68,9 +73,14 @@ export interface IoHost {
   readonly pulse: Counters
   /**
    * Serves an image that is open and locked; it is the host's from here on. `share` is the host's part in the file system
-   * that the image lies on. @throws OpenError
+   * that the image lies on; `moved`: another process has served it until now. @throws OpenError
    */
-  open(config: ExportConfig, image: OpenedImage, share: BackingShare | undefined): Promise<ExportFace>
+  open(
+    config: ExportConfig,
+    image: OpenedImage,
+    share: BackingShare | undefined,
+    moved?: MovedExport,
+  ): Promise<ExportFace>
   attach(order: AttachOrder): void
   /** Ends a connection; what it asked for and was not answered is not answered any more. */
   disconnect(connection: number): void
@@ -86,6 +96,15 @@ export interface IoHost {
   drain(): void
   /** Waits until nothing is in flight and all replies are taken, or the time is over; then ends every connection. */
   finish(timeoutMs: number): Promise<{ readonly unanswered: number }>
+  /**
+   * Brings everything to rest: connections are taken out, and nothing is begun until `goOn`. After `busy` nothing was taken
+   * out, and `goOn` is due with no connections.
+   */
+  freeze(timeoutMs: number): Promise<FrozenHost>
+  /** Serves these connections, and those that were left when it froze. */
+  goOn(connections: readonly MovedConnection[]): Promise<void>
+  /** Another process has it all: gives records and descriptors up, without a word to storage. */
+  abandon(): Promise<void>
   /** The final sync of every export; false when one failed. */
   sync(): Promise<boolean>
   /** Gives records, locks and descriptors back. */

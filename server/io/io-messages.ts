@@ -2,7 +2,9 @@
 import type { OpenedImage } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import type { ControlRequest } from '../control/export-actions.js'
+import type { MovedExport } from '../exports/open-export.js'
 import type { Limits } from '../limits.js'
+import type { MovedConnection } from '../nbd/moved.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import type { Counters } from '../observe/counters.js'
 import type { LogLine } from '../observe/log.js'
@@ -22,7 +24,11 @@ export type Call =
       readonly config: ExportConfig
       readonly image: OpenedImage
       readonly share: BackingShare | undefined
+      readonly moved: MovedExport | undefined
     }
+  | { readonly name: 'freeze'; readonly timeoutMs: number }
+  | { readonly name: 'goOn'; readonly connections: readonly MovedConnection[] }
+  | { readonly name: 'abandon' }
   | { readonly name: 'ask'; readonly request: ControlRequest }
   | { readonly name: 'remove'; readonly exportName: string; readonly force: boolean; readonly timeoutMs: number }
   | { readonly name: 'finish'; readonly timeoutMs: number }

@@ -42,7 +42,13 @@ const host = new ExportHost({
 function carryOut(call: Call): Promise<unknown> {
   switch (call.name) {
     case 'open':
-      return host.open(call.config, call.image, call.share)
+      return host.open(call.config, call.image, call.share, call.moved)
+    case 'freeze':
+      return host.freeze(call.timeoutMs)
+    case 'goOn':
+      return host.goOn(call.connections)
+    case 'abandon':
+      return host.abandon()
     case 'ask':
       return host.ask(call.request)
     case 'remove':

@@ -4,10 +4,13 @@ import { Worker } from 'node:worker_threads'
 import { OpenError, type OpenedImage, reopenImage } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import type { ControlReply, ControlRequest } from '../control/export-actions.js'
+import type { MovedExport } from '../exports/open-export.js'
 import type { Limits } from '../limits.js'
+import type { MovedConnection } from '../nbd/moved.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import { pulseBlock } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
+import type { FrozenHost } from './freezing.js'
 import type { AttachOrder, ExportFace, HostEvents, IoHost, Removal, VhostUserOrder } from './io-host.js'
 import type { Call, FromThread, IoThreadData, ToThread } from './io-messages.js'
 
@@ -91,8 +94,26 @@ export class ThreadedHost implements IoHost {
     })
   }
 
-  open(config: ExportConfig, image: OpenedImage, share: BackingShare | undefined): Promise<ExportFace> {
-    return this.#call({ name: 'open', config, image, share })
+  open(
+    config: ExportConfig,
+    image: OpenedImage,
+    share: BackingShare | undefined,
+    moved?: MovedExport,
+  ): Promise<ExportFace> {
+    return this.#call({ name: 'open', config, image, share, moved })
+  }
+
+  freeze(timeoutMs: number): Promise<FrozenHost> {
+    return this.#call({ name: 'freeze', timeoutMs })
+  }
+
+  goOn(connections: readonly MovedConnection[]): Promise<void> {
+    return this.#call({ name: 'goOn', connections })
+  }
+
+  async abandon(): Promise<void> {
+    await this.#call({ name: 'abandon' })
+    await this.#worker.terminate()
   }
 
   attach(order: AttachOrder): void {

@@ -26,8 +26,8 @@ interface HandleOwner {
   readonly encrypted?: boolean
 }
 
-/** The number under which the kernel knows a plain socket; undefined for a secured one, or where Node hides it. */
-export function plainDescriptor(socket: Socket): number | undefined {
+/** The number under which the kernel knows a plain socket or a server's; undefined for a secured one, or where Node hides it. */
+export function plainDescriptor(socket: object): number | undefined {
   const { _handle, encrypted } = socket as HandleOwner
   const fd = encrypted === true ? undefined : _handle?.fd
   return fd !== undefined && fd >= 0 ? fd : undefined

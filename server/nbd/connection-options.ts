@@ -2,6 +2,7 @@
 import { ProtocolError } from 'nbd-protocol'
 import type { Export } from '../exports/export.js'
 import type { EndedFault } from '../io/io-host.js'
+import type { Progress } from './moved.js'
 import type { Established } from './negotiation.js'
 import type { TransmissionLimits } from './transmission-options.js'
 
@@ -23,6 +24,8 @@ export interface ConnectionOptions {
   readonly fd: number
   /** What the client sent behind its handshake. */
   readonly leftover: Uint8Array
+  /** It was served elsewhere before: this is where it goes on. */
+  readonly progress?: Progress | undefined
   readonly served: Export
   readonly established: Established
   /** The peer as log and ledger name it. */

@@ -4,6 +4,7 @@ import { decodeRequest, emptyRequest, frameSize, ProtocolError, requestHeaderByt
 import type { Export } from '../exports/export.js'
 import { type ByteSink, socketOn } from './adopt-socket.js'
 import type { ConnectionFault, ConnectionOptions } from './connection-options.js'
+import { type ConnectionParts, goOn, lossOf, type MovedRequest } from './moved.js'
 import { PAYLOAD_BYTES_MAX, termsFor } from './negotiation.js'
 import { type LastWords, saidFarewell } from './peer-presence.js'
 import { type FrameSink, ReceiveBuffer } from './receive-buffer.js'
@@ -20,12 +21,15 @@ export class Connection implements FrameSink, ByteSink {
   #gone = false
   #paused = true
   #resumeScheduled = false
+  #frozen = false
+  #started = false
   /** The peer broke the wire: nothing more of it is read, and what is in flight is answered before the end. */
   #lost: ProtocolError | undefined
 
   constructor(options: ConnectionOptions) {
     const { fd, served, established, limits, client } = options
     this.#options = options
+    this.#lost = lossOf(options.progress)
     this.#transport = new Transport(socketOn(fd, this), {
       onDrained: () => this.#roomAgain(),
       onError: (error) => this.#end(error),
@@ -44,12 +48,54 @@ export class Connection implements FrameSink, ByteSink {
     return this.#options.served
   }
 
-  /** Serves what came behind the handshake, and reads on. */
+  /** Serves what came behind the handshake, or where it was served before, and reads on. */
   start(): void {
-    const { leftover } = this.#options
-    const { target } = this.#receive
-    target.set(leftover)
-    if (leftover.length === 0 ? this.#mayRead() : this.arrived(leftover.length)) this.#transport.resumeReading()
+    const { leftover, progress } = this.#options
+    if (!this.#started && progress !== undefined) goOn(this.parts, progress)
+    if (!this.#started) this.#feed(progress?.unserved.bytes ?? leftover)
+    this.#started = true
+    if (this.#receive.waiting) this.#resumeSoon()
+    if (this.#lost !== undefined || this.#transmission.disconnected) this.#leaveWhenDone()
+    if (this.#mayRead()) this.#transport.resumeReading()
+  }
+
+  #feed(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; ) {
+      const { target } = this.#receive
+      const length = Math.min(target.length, bytes.length - at)
+      target.set(bytes.subarray(at, at + length))
+      at += length
+      this.arrived(length)
+    }
+  }
+
+  /** Goes on after a freeze that came to nothing: what is returned is to be begun anew, and then `start` called. */
+  thaw(): MovedRequest[] {
+    this.#frozen = false
+    return this.#transmission.slow.takeMoved()
+  }
+
+  /** Reads and serves nothing more. */
+  freeze(): void {
+    this.#frozen = true
+    this.#transport.pauseReading()
+  }
+
+  /** What it is made of, for those who move it. */
+  get parts(): ConnectionParts {
+    return { receive: this.#receive, transport: this.#transport, transmission: this.#transmission }
+  }
+
+  get terms(): Pick<ConnectionOptions, 'established' | 'client'> {
+    return this.#options
+  }
+
+  /** Another object serves it from here on: this one tells nobody of its end. undefined when it has come to that. */
+  abandon(): { readonly lost: ProtocolError | undefined } | undefined {
+    if (this.#ended) return undefined
+    this.#ended = true
+    this.#gone = true
+    return { lost: this.#lost }
   }
 
   /** Requests that were taken and not answered yet. */
@@ -88,7 +134,7 @@ export class Connection implements FrameSink, ByteSink {
 
   #mayRead(): boolean {
     const leaving = this.#lost !== undefined || this.#transmission.disconnected
-    this.#paused = this.#ended || this.#receive.waiting || leaving
+    this.#paused = this.#ended || this.#frozen || this.#receive.waiting || leaving
     if (this.#transmission.halt === 'turn') this.#resumeSoon()
     return !this.#paused
   }
@@ -148,7 +194,7 @@ export class Connection implements FrameSink, ByteSink {
     const gone = this.#transport.peerGone(this.#lastWords)
     if (gone) this.#end(new Error('its peer went away while it was not read'))
     // The end of a stream comes behind all its bytes: that of a peer who had much to say is found by reading on.
-    else if (this.#paused && room > 0) this.#transport.resumeReading()
+    else if (this.#paused && !this.#frozen && room > 0) this.#transport.resumeReading()
     return gone
   }
 
@@ -173,7 +219,7 @@ export class Connection implements FrameSink, ByteSink {
     this.#resumeScheduled = true
     setImmediate(() => {
       this.#resumeScheduled = false
-      if (this.#ended) return
+      if (this.#ended || this.#frozen) return
       this.#guarded(() => this.#receive.resume())
       const wasPaused = this.#paused
       if (this.#mayRead() && wasPaused) this.#transport.resumeReading()
@@ -181,7 +227,7 @@ export class Connection implements FrameSink, ByteSink {
   }
 
   #leaveWhenDone(): void {
-    if (this.#ended || this.inFlight > 0) return
+    if (this.#ended || this.#frozen || this.inFlight > 0) return
     this.#transport.batch.flush()
     this.#end(this.#lost)
   }

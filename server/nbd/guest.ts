@@ -2,7 +2,7 @@
 import type { DirectoryEntry } from '../io/directory.js'
 import type { IoHost } from '../io/io-host.js'
 import { type Peer, peerName } from './negotiation.js'
-import type { Reception } from './reception.js'
+import type { HandOver, Reception } from './reception.js'
 
 /** A connection as people look at it. */
 export interface Session {
@@ -20,6 +20,25 @@ export interface Session {
   readonly ageSeconds: number
   /** Requests that were taken and not answered yet; absent where the thread that knows waits for its storage. */
   readonly inFlight?: number
+}
+
+/** A connection whose handshake is done. */
+export interface ReadyGuest {
+  readonly connection: number
+  readonly guest: Guest
+  readonly handOver: HandOver
+}
+
+export type Detour = (ready: ReadyGuest) => void
+
+/** What the front desk knows, for another process. */
+export interface KnownFront {
+  readonly guests: readonly (Pick<Guest, 'peer' | 'since'> & {
+    readonly connection: number
+    readonly exportName: string
+  })[]
+  /** Numbers from this one on were given to nobody. */
+  readonly nextConnection: number
 }
 
 /** A connection, wherever it is. */
@@ -46,14 +65,36 @@ export function whoIs(peer: Peer): { peer: string; subject?: string } {
   return { peer: peerName(peer), ...(subject !== undefined && { subject }) }
 }
 
+/** How many of them are so. */
+export function seatsOf(guests: Iterable<Guest>, isSo: (guest: Guest) => boolean): number {
+  let seats = 0
+  for (const guest of guests) if (isSo(guest)) seats += 1
+  return seats
+}
+
 /** What keeps one more out of an export where so many are: a bound by its flag; undefined where there is a seat. */
 export function boundOf({ name, config, face }: DirectoryEntry, byDefault: number, guests: Iterable<Guest>) {
   const most = config?.limits.connectionsPerExportMax ?? byDefault
   const writers = face.readOnly ? undefined : config?.writers
-  let taken = 0
-  for (const { seat } of guests) if (seat === name) taken += 1
+  const taken = seatsOf(guests, ({ seat }) => seat === name)
   if (taken < Math.min(most, writers ?? most)) return undefined
   const flag =
     writers !== undefined && writers <= most ? `--writers ${writers}` : `--connections-per-export-max ${most}`
-  return { flag, taken }
+  const others = taken === 1 ? 'another client' : `${taken} clients`
+  return { flag, taken, sentence: `export '${name}' is in use by ${others}, and takes no more (${flag})` }
+}
+
+/** A connection as people look at it; `inFlight` by the connection's number. */
+export function sessionOf(connection: number, guest: Guest, inFlight: ReadonlyMap<number, number>): Session {
+  const { peer, since, exportName } = guest
+  const requests = exportName === undefined ? 0 : inFlight.get(connection)
+  return {
+    id: connection,
+    ...whoIs(peer),
+    tls: peer.secured,
+    ...(exportName !== undefined && { export: exportName }),
+    since: new Date(since).toISOString(),
+    ageSeconds: (Date.now() - since) / 1000,
+    ...(requests !== undefined && { inFlight: requests }),
+  }
 }

@@ -17,8 +17,19 @@ export function descriptorOf(socket: Socket): number {
   return copy
 }
 
+/** Secured sockets that speak through this process. */
+let tunnels = 0
+
+export function openTunnels(): number {
+  return tunnels
+}
+
 function throughTunnel(socket: Socket): number {
   const [near, far] = socketPair()
+  tunnels += 1
+  socket.once('close', () => {
+    tunnels -= 1
+  })
   const tunnel = new Socket({ fd: near, readable: true, writable: true, allowHalfOpen: true })
   // Behind its farewell a peer closes its half, and still waits for the last replies.
   socket.allowHalfOpen = true

@@ -1,10 +1,11 @@
 // Addresses to listen on: tcp:HOST:PORT and unix:PATH, from words to a listening server, with the operator's mistakes
 // told in a sentence.
 
-import { existsSync, lstatSync, unlinkSync } from 'node:fs'
+import { existsSync, lstatSync, rmSync, unlinkSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { dirname, resolve } from 'node:path'
-import { OpenError } from '../../backends/index.js'
+import { errnoName, OpenError, processDoor } from '../../backends/index.js'
+import { plainDescriptor } from './adopt-socket.js'
 
 export type ListenAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
@@ -13,6 +14,9 @@ export type ListenAddress =
   | { readonly kind: 'vhost-user'; readonly path: string; readonly exportName: string }
   /** A socket that somebody else listens on and handed over. */
   | { readonly kind: 'inherited'; readonly fd: number }
+
+/** Connections that wait to be accepted. */
+const BACKLOG = 511
 
 /** Only the owner may connect to a Unix socket. */
 const UNIX_SOCKET_UMASK = 0o177
@@ -69,26 +73,55 @@ async function removeStaleSocket(path: string): Promise<void> {
   unlinkSync(path)
 }
 
-/** Listens, and returns the server with the address it really has (port 0 asks for any). @throws OpenError */
-export async function listenOn(
-  address: ListenAddress,
+/** A listening socket. */
+export interface Listener {
+  /** As it was asked for: port 0 is any. */
+  readonly wanted: ListenAddress
+  /** Where it really listens. */
+  readonly address: ListenAddress
+  /** The socket, which stays this listener's. */
+  readonly fd: number
+  /** Accepts no more here; a Unix socket's path stays, for another process that listens on the same socket. */
+  leave(): void
+  /** The end: the path of a Unix socket that was made here is removed. */
+  close(): void
+}
+
+/** Listens. @throws OpenError */
+export async function listenOn(address: ListenAddress, onSocket: (socket: Socket) => void): Promise<Listener> {
+  if (address.kind !== 'unix' && address.kind !== 'vhost-user') return listening(address, address, onSocket)
+  const folder = dirname(resolve(address.path))
+  if (!existsSync(folder))
+    throw new OpenError(`the folder of ${describeAddress(address)} does not exist: make it first`)
+  await removeStaleSocket(address.path)
+  return listening(address, { kind: 'inherited', fd: listenPrivately(address) }, onSocket)
+}
+
+/** Goes on listening on a socket of another process, which listened on it as `wanted`. */
+export function listenOnMoved(
+  fd: number,
+  wanted: ListenAddress,
   onSocket: (socket: Socket) => void,
-): Promise<{ server: Server; address: ListenAddress }> {
-  if (address.kind === 'unix' || address.kind === 'vhost-user') {
-    const folder = dirname(resolve(address.path))
-    if (!existsSync(folder))
-      throw new OpenError(`the folder of ${describeAddress(address)} does not exist: make it first`)
-    await removeStaleSocket(address.path)
-  }
+): Promise<Listener> {
+  return listening(wanted, { kind: 'inherited', fd }, onSocket)
+}
+
+function listening(wanted: ListenAddress, on: ListenAddress, onSocket: (socket: Socket) => void): Promise<Listener> {
   const server = createServer({ pauseOnConnect: true, allowHalfOpen: true }, onSocket)
-  return new Promise((listening, reject) => {
-    server.on('error', (error) => reject(listenError(error, address)))
+  return new Promise((resolve, reject) => {
+    server.on('error', (error) => reject(listenError(error, wanted)))
     server.on('listening', () => {
-      listening({ server, address: addressOf(server, address) })
+      const fd = on.kind === 'inherited' ? on.fd : plainDescriptor(server)
+      const close = () => {
+        // Only where somebody still listens: another's socket may have the same path later.
+        if ((wanted.kind === 'unix' || wanted.kind === 'vhost-user') && server.listening)
+          rmSync(wanted.path, { force: true })
+        server.close()
+      }
+      resolve({ wanted, address: addressOf(server, wanted), fd: fd ?? -1, leave: () => server.close(), close })
     })
-    if (address.kind === 'inherited') server.listen({ fd: address.fd })
-    else if (address.kind === 'tcp') server.listen(address.port, address.host)
-    else listenPrivately(server, address.path)
+    if (on.kind === 'inherited') server.listen({ fd: on.fd })
+    else if (on.kind === 'tcp') server.listen({ port: on.port, host: on.host, backlog: BACKLOG })
   })
 }
 
@@ -101,11 +134,17 @@ function addressOf(server: Server, wanted: ListenAddress): ListenAddress {
   return { kind: 'tcp', host: wanted.kind === 'tcp' ? wanted.host : host, port }
 }
 
-// bind(2) happens within this call, so the socket never exists with wider permissions.
-function listenPrivately(server: Server, path: string): void {
+/**
+ * A socket with a path that goes when we say so: libuv would remove the path of one that it made as soon as its handle is
+ * closed, though another process listens on it. bind(2) happens within this call, so the file never has wider permissions.
+ */
+export function listenPrivately(address: Extract<ListenAddress, { readonly path: string }>): number {
   const before = process.umask(UNIX_SOCKET_UMASK)
   try {
-    server.listen(path)
+    const fd = processDoor.listenUnix(address.path, BACKLOG)
+    if (fd >= 0) return fd
+    const code = errnoName(-fd)
+    throw listenError(Object.assign(new Error(code), { code }), address)
   } finally {
     process.umask(before)
   }

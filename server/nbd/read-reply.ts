@@ -1,11 +1,39 @@
 // A READ that waits for storage, and the reply that comes of it, in buffers that nobody else has. Law: without a word of
 // success from storage there is no reply.
 import { NBD_CMD_FLAG_DF, type ReplyStyle, type Request, viewOf } from 'nbd-protocol'
-import { type Backend, DONE, type Outcome } from '../../backends/index.js'
+import { type Backend, DONE, EIO, type Outcome } from '../../backends/index.js'
+import type { Export } from '../exports/export.js'
 import { encodeReadHeader, encodeReadRuns, readHeaderBytes } from './replies.js'
 
 /** Shorter reads are not worth asking for holes. */
 const HOLE_BYTES_MIN = 512
+
+/**
+ * Bytes that were read before a failure may have been lost by then, and written again since: they are read anew, as long
+ * as they are `wanted`. What became suspect while the request waited for an operator is not read at all, for the same reason.
+ */
+export async function readUnharmed(
+  served: Export,
+  style: ReplyStyle,
+  request: Request,
+  wanted: () => boolean,
+): Promise<Uint8Array[] | Outcome> {
+  const { durability } = served
+  for (;;) {
+    if (served.firstSuspect(request.offset, request.length) !== undefined) return EIO
+    const { epoch } = durability
+    const reply = await readReply(served.backend, style, request)
+    // Write-back may have failed, and these bytes have become suspect, before or while they were read.
+    durability.readBack(request.offset, request.length)
+    if (served.firstSuspect(request.offset, request.length) !== undefined) return EIO
+    if (typeof reply === 'number') {
+      // Data that are missing may be data that somebody truncated away: then all of them are suspect from here on.
+      served.inspect()
+      return reply
+    }
+    if (durability.epoch === epoch || !wanted()) return reply
+  }
+}
 
 /** The whole reply, or the outcome of a failure. */
 export function readReply(backend: Backend, style: ReplyStyle, request: Request): Promise<Uint8Array[] | Outcome> {

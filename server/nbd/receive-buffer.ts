@@ -43,6 +43,16 @@ interface Region {
   readonly pooled?: Uint8Array
 }
 
+/** What a stream brought and nobody has served: how it goes on where another buffer takes it over. */
+export interface Unserved {
+  /** In the order in which they came. */
+  readonly bytes: Uint8Array
+  /** Bytes still to come of a frame that is too large, and is thrown away. */
+  readonly skip: number
+  /** The first bytes of that frame. */
+  readonly skippedHeader: Uint8Array | undefined
+}
+
 const HEADER_COPY_BYTES = 32
 const NOTHING = new Uint8Array(0)
 
@@ -84,6 +94,18 @@ export class ReceiveBuffer {
   get rest(): Uint8Array {
     if (this.#waiting !== undefined) return this.#waiting.bytes.subarray(this.#waiting.at, this.#waiting.end)
     return this.#frame?.subarray(0, this.#filled) ?? this.#carried ?? NOTHING
+  }
+
+  /** All that is left, as a copy; this buffer is of no more use. */
+  unserved(): Unserved {
+    const bytes = Uint8Array.prototype.slice.call(this.rest)
+    return { bytes, skip: this.#skip, skippedHeader: this.#skippedHeader }
+  }
+
+  /** Goes on where another buffer stopped, before anything has arrived here; the bytes are the caller's to feed. */
+  goOn({ skip, skippedHeader }: Omit<Unserved, 'bytes'>): void {
+    this.#skip = skip
+    this.#skippedHeader = skippedHeader
   }
 
   /** `length` bytes were put at the beginning of `target`. @throws ProtocolError when the stream is lost */

@@ -11,6 +11,11 @@ const BATCH_BYTES = 512 << 10
 /** What has gathered is sent at this size, while it is still in the processor's cache. */
 const SEND_BYTES = 256 << 10
 
+interface Lent {
+  readonly rest: Uint8Array
+  readonly pooled: Uint8Array | undefined
+}
+
 interface Batch {
   readonly bytes: Uint8Array
   readonly view: DataView
@@ -33,8 +38,10 @@ export class ReplyBatch {
   readonly #written = () => this.#reclaim()
   #batch: Batch | undefined
   #end = 0
-  /** One entry for each write that the socket has not told the end of: the buffer that it still holds, if any. */
-  readonly #lent: (Uint8Array | undefined)[] = []
+  /** One entry for each write that the socket has not told the end of, with the pool's buffer that it still holds, if any. */
+  readonly #lent: Lent[] = []
+  /** Bytes of all writes so far. */
+  #given = 0
   #flushScheduled = false
 
   /** `onDrained` is called whenever the socket has taken everything that it was given. */
@@ -94,9 +101,11 @@ export class ReplyBatch {
   /** Gives bytes[0, end) away: to the kernel at once, and what it does not take to the event loop. */
   #give(bytes: Uint8Array, end: number, pooled: Uint8Array | undefined): void {
     const sent = this.#sendNow(bytes, end)
-    if (sent < end) this.#socket.write(bytes.subarray(sent, end), this.#written)
+    const rest = bytes.subarray(sent, end)
+    if (sent < end) this.#socket.write(rest, this.#written)
     const taken = sent === end || this.#socket.writableLength === 0
-    if (sent < end) this.#lent.push(taken ? undefined : pooled)
+    if (sent < end) this.#lent.push({ rest, pooled: taken ? undefined : pooled })
+    this.#given += rest.length
     if (taken && pooled !== undefined) giveBuffer(pooled)
   }
 
@@ -125,6 +134,18 @@ export class ReplyBatch {
     this.#socket.uncork()
   }
 
+  /**
+   * A copy of what the kernel has not taken, in order: for another process, which sends it after this socket was
+   * destroyed in the same turn.
+   */
+  unsent(): Uint8Array {
+    this.flush()
+    const taken = takenBytes(this.#socket)
+    if (taken === undefined) throw new TypeError('this Node does not tell what a socket has sent')
+    const all = Buffer.concat(this.#lent.map(({ rest }) => rest))
+    return all.subarray(all.length - (this.#given - taken))
+  }
+
   /** Lets replies that come outside of a serving turn leave together, once this turn's promises are settled. */
   flushSoon(): void {
     if (this.#flushScheduled) return
@@ -137,8 +158,17 @@ export class ReplyBatch {
 
   /** The oldest write has ended: writes end in the order in which they began. */
   #reclaim(): void {
-    const buffer = this.#lent.shift()
-    if (buffer !== undefined) giveBuffer(buffer)
+    const pooled = this.#lent.shift()?.pooled
+    if (pooled !== undefined) giveBuffer(pooled)
     if (this.#socket.writableLength === 0) this.#onDrained()
   }
+}
+
+/** Bytes of `socket.write` that the kernel has taken; libuv may hold a part of a write back. */
+function takenBytes(socket: Socket): number | undefined {
+  const { _handle } = socket as {
+    readonly _handle?: { readonly bytesWritten?: number; readonly writeQueueSize?: number }
+  }
+  const { bytesWritten, writeQueueSize } = _handle ?? {}
+  return bytesWritten === undefined || writeQueueSize === undefined ? undefined : bytesWritten - writeQueueSize
 }

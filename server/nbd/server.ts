@@ -1,53 +1,48 @@
 // The NBD front end of the main thread: listeners, handshakes, and who is where. Law: it touches no storage; a connection
 // whose handshake is done belongs to the host of its export.
 import { closeSync } from 'node:fs'
-import type { Server, Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { NoDescriptorError } from '../../backends/index.js'
-import type { DirectoryEntry, ExportDirectory } from '../io/directory.js'
+import type { DirectoryEntry } from '../io/directory.js'
 import type { EndedFault, HostEvents } from '../io/io-host.js'
 import {
   CONNECTIONS_AT,
   CONNECTIONS_REFUSED_AT,
   CONNECTIONS_TOTAL_AT,
-  type Counters,
   count,
   HANDSHAKE_FAILURES,
   HANDSHAKE_FAILURES_AT,
   reasonAt,
 } from '../observe/counters.js'
-import type { Log } from '../observe/log.js'
-import { type ConnectionLimits, tellable } from './connection-options.js'
-import { boundOf, type Guest, newGuest, type Session, whoIs } from './guest.js'
-import { type ListenAddress, listenOn } from './listen.js'
+import { tellable } from './connection-options.js'
+import {
+  boundOf,
+  type Detour,
+  type Guest,
+  type KnownFront,
+  newGuest,
+  type ReadyGuest,
+  type Session,
+  seatsOf,
+  sessionOf,
+  whoIs,
+} from './guest.js'
+import type { ListenAddress } from './listen.js'
+import { Listeners } from './listeners.js'
+import type { NbdServerOptions } from './nbd-options.js'
 import { type Desk, handshakeHost, type Peer, peerName } from './negotiation.js'
-import { type HandOver, Reception, type ReceptionLimits } from './reception.js'
-import type { TlsMode, TlsUpgrade } from './tls.js'
-
-export interface NbdLimits extends ConnectionLimits, ReceptionLimits {
-  /** One more is closed as soon as it is accepted. */
-  readonly connectionsMax: number
-  /** The same for each client address; Unix sockets have none. */
-  readonly connectionsPerAddressMax: number
-  /** The same for each export, refused in the handshake. */
-  readonly connectionsPerExportMax: number
-}
-
-export interface NbdServerOptions {
-  readonly directory: ExportDirectory
-  readonly counters: Counters
-  readonly limits: NbdLimits
-  readonly log: Log
-  readonly tlsMode?: TlsMode
-  readonly tls?: TlsUpgrade | undefined
-}
+import { type HandOver, Reception } from './reception.js'
+import type { TlsUpgrade } from './tls.js'
 
 export class NbdServer implements HostEvents {
   readonly #options: NbdServerOptions
-  readonly #servers: Server[] = []
+  readonly listeners = new Listeners((socket) => this.#accept(socket))
   readonly #guests = new Map<number, Guest>()
   #tls: TlsUpgrade | undefined
   #connections = 0
   #draining = false
+  /** Where connections go whose handshake is done, instead of to the host of their export. */
+  #detour: Detour | undefined
 
   constructor(options: NbdServerOptions) {
     this.#options = options
@@ -64,20 +59,14 @@ export class NbdServer implements HostEvents {
     return this.#guests.size
   }
 
+  /** Clients whose handshake goes on. */
+  get handshakes(): number {
+    return seatsOf(this.#guests.values(), ({ reception }) => reception !== undefined)
+  }
+
   /** Who is connected, in the order in which they came; `inFlight` by the connection's number. */
   sessions(inFlight: ReadonlyMap<number, number>): Session[] {
-    return [...this.#guests].map(([connection, { peer, since, exportName }]) => {
-      const requests = exportName === undefined ? 0 : inFlight.get(connection)
-      return {
-        id: connection,
-        ...whoIs(peer),
-        tls: peer.secured,
-        ...(exportName !== undefined && { export: exportName }),
-        since: new Date(since).toISOString(),
-        ageSeconds: (Date.now() - since) / 1000,
-        ...(requests !== undefined && { inFlight: requests }),
-      }
-    })
+    return [...this.#guests].map(([connection, guest]) => sessionOf(connection, guest, inFlight))
   }
 
   /** Those who come from now on are secured with other credentials. */
@@ -87,9 +76,7 @@ export class NbdServer implements HostEvents {
 
   /** Connections to an export. */
   sessionsOf(exportName: string): number {
-    let sessions = 0
-    for (const guest of this.#guests.values()) if (guest.exportName === exportName) sessions += 1
-    return sessions
+    return seatsOf(this.#guests.values(), (guest) => guest.exportName === exportName)
   }
 
   /** Ends a connection; false when there is none of this number. */
@@ -102,20 +89,53 @@ export class NbdServer implements HostEvents {
   }
 
   /** Listens on one more address; returns it with its real port. @throws OpenError */
-  async listen(address: ListenAddress): Promise<ListenAddress> {
-    const listening = await listenOn(address, (socket) => this.#accept(socket))
-    this.#servers.push(listening.server)
-    return listening.address
+  listen(address: ListenAddress): Promise<ListenAddress> {
+    return this.listeners.open(address)
+  }
+
+  get known(): KnownFront {
+    const guests = [...this.#guests].flatMap(([connection, { peer, since, exportName }]) =>
+      exportName === undefined ? [] : [{ connection, peer, since, exportName }],
+    )
+    return { guests, nextConnection: this.#connections }
+  }
+
+  /** Goes on with the clients of another process, which are attached by others. */
+  goOn({ guests, nextConnection }: KnownFront): void {
+    this.#connections = nextConnection
+    for (const { connection, ...guest } of guests) {
+      const host = this.#options.directory.find(guest.exportName)?.host
+      this.#guests.set(connection, { ...guest, seat: guest.exportName, reception: undefined, host })
+    }
+    count(this.#options.counters, CONNECTIONS_AT, guests.length)
+  }
+
+  /** From here on clients whose handshake is done go there; without an argument to their exports again. */
+  divert(detour?: Detour): void {
+    this.#detour = detour
+  }
+
+  /** Another process accepts from here on; handshakes go on. */
+  leave(): void {
+    this.listeners.leave()
+    for (const [connection, { reception }] of this.#guests) if (reception === undefined) this.#guests.delete(connection)
+  }
+
+  /** A client comes whose handshake was done in another process, which did not know who has a seat here. */
+  welcome({ peer, since }: Pick<Guest, 'peer' | 'since'>, handOver: HandOver): void {
+    const guest = { ...newGuest(peer), since }
+    const entry = this.#options.directory.find(handOver.established.exportName)
+    if (entry !== undefined && this.#enter(guest, entry) !== undefined) return closeSync(handOver.fd)
+    const connection = this.#connections++
+    this.#guests.set(connection, guest)
+    count(this.#options.counters, CONNECTIONS_AT)
+    this.attach({ connection, guest, handOver })
   }
 
   #accept(accepted: Socket): void {
     const { counters, directory, limits, tlsMode = 'off' } = this.#options
-    const peer: Peer = {
-      address: accepted.remoteAddress,
-      port: accepted.remotePort,
-      secured: false,
-      subject: undefined,
-    }
+    const { remoteAddress: address, remotePort: port } = accepted
+    const peer: Peer = { address, port, secured: false, subject: undefined }
     if (this.#refuses(peer)) return this.#turnAway(accepted, { ...whoIs(peer), connections: this.#guests.size })
     const connection = this.nextConnection()
     const guest = newGuest(peer)
@@ -135,7 +155,11 @@ export class NbdServer implements HostEvents {
         limits,
         onFault: (fault) => this.connectionFaulted(connection, tellable(fault)),
         onEnd: () => this.connectionEnded(connection),
-        onEstablished: (handOver) => this.#attach(connection, guest, handOver),
+        onEstablished: (handOver) => {
+          guest.reception = undefined
+          if (this.#detour === undefined) this.attach({ connection, guest, handOver })
+          else this.#detour({ connection, guest, handOver })
+        },
       })
     } catch (error) {
       if (!(error instanceof NoDescriptorError)) throw error
@@ -157,29 +181,28 @@ export class NbdServer implements HostEvents {
     const { connectionsMax, connectionsPerAddressMax } = this.#options.limits
     if (this.#draining || this.#guests.size >= connectionsMax) return true
     if (address === undefined) return false
-    let same = 0
-    for (const { peer } of this.#guests.values()) if (peer.address === address) same += 1
-    return same >= connectionsPerAddressMax
+    return seatsOf(this.#guests.values(), ({ peer }) => peer.address === address) >= connectionsPerAddressMax
   }
 
   /** A seat at an export, for as long as the connection lasts; or the sentence with which it is refused. */
   #enter(guest: Guest, entry: DirectoryEntry): string | undefined {
     const { limits, log } = this.#options
     const { name } = entry
-    const bound = boundOf(entry, limits.connectionsPerExportMax, this.#guests.values())
-    if (bound === undefined || guest.seat === name) {
-      guest.seat = name
-      return undefined
-    }
-    const { flag, taken } = bound
-    log.limited(`client refused at export ${name}: ${flag}`, { ...whoIs(guest.peer), export: name, sessions: taken })
-    const others = taken === 1 ? 'another client' : `${taken} clients`
-    return `export '${name}' is in use by ${others}, and takes no more (${flag})`
+    const bound =
+      guest.seat === name ? undefined : boundOf(entry, limits.connectionsPerExportMax, this.#guests.values())
+    if (bound === undefined) guest.seat = name
+    else
+      log.limited(`client refused at export ${name}: ${bound.flag}`, {
+        ...whoIs(guest.peer),
+        export: name,
+        sessions: bound.taken,
+      })
+    return bound?.sentence
   }
 
-  #attach(connection: number, guest: Guest, { fd, established, leftover }: HandOver): void {
+  /** A client whose handshake is done goes to its export. */
+  attach({ connection, guest, handOver: { fd, established, leftover } }: ReadyGuest): void {
     const entry = this.#options.directory.find(established.exportName)
-    guest.reception = undefined
     if (entry === undefined || entry.leaving) {
       // It left between the last reply of the handshake and this turn.
       closeSync(fd)
@@ -214,7 +237,7 @@ export class NbdServer implements HostEvents {
   /** Stops accepting; handshakes that go on are told that the server leaves. */
   drain(): void {
     this.#draining = true
-    for (const server of this.#servers) server.close()
+    this.listeners.close()
   }
 
   /** Ends every handshake. */
@@ -222,5 +245,3 @@ export class NbdServer implements HostEvents {
     for (const { reception } of this.#guests.values()) reception?.destroy()
   }
 }
-
-export type { Session } from './guest.js'

@@ -12,15 +12,16 @@ import {
   NBD_CMD_TRIM,
   NBD_CMD_WRITE,
 } from 'nbd-protocol'
-import { DONE, EIO, errnoOf, type Outcome, RESERVED } from '../../backends/index.js'
+import { DONE, EIO, errnoOf, MOVED, type Outcome, RESERVED } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
-import { isSpaceError } from '../exports/space-hold.js'
+import { type Hold, type HoldRequest, isSpaceError } from '../exports/space-hold.js'
 import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import type { Answers } from './answers.js'
 import type { BlockStatus } from './block-status.js'
-import { giveBuffer, type OwnedPayload } from './buffer-pool.js'
+import { copyOf, giveBuffer, type OwnedPayload } from './buffer-pool.js'
 import { submitChange, takesSpace } from './changes.js'
-import { readReply } from './read-reply.js'
+import type { MovedRequest } from './moved.js'
+import { readUnharmed } from './read-reply.js'
 import { changesImage } from './validation.js'
 
 export interface SlowLimits {
@@ -42,6 +43,7 @@ export class SlowRequests {
   #count = 0
   #bytes = 0
   #lost = false
+  #moved: MovedRequest[] = []
 
   constructor(
     served: Export,
@@ -71,24 +73,38 @@ export class SlowRequests {
   /** The connection is gone: what the kernel has not been given yet is dropped, and no answer is sent any more. */
   connectionLost(): void {
     this.#lost = true
+    for (const { request } of this.takeMoved()) this.#forget(request)
     this.#export.space.dropUnwanted()
     this.#export.recess.dropUnwanted()
   }
 
-  /** Takes a request on. The payload is owned from here, and given back in the end; the request is copied. */
-  start(request: DecodedRequest, payload: OwnedPayload = NOTHING): void {
+  /** Requests that were to be begun anew, since the export was frozen; they are the caller's. */
+  takeMoved(): MovedRequest[] {
+    const moved = this.#moved
+    this.#moved = []
+    return moved
+  }
+
+  /**
+   * Takes a request on. The payload is owned from here, and given back in the end; the request is copied. `earlier`: it was
+   * taken elsewhere before.
+   */
+  start(request: DecodedRequest, payload: OwnedPayload = NOTHING, earlier?: MovedRequest): void {
     const own = { ...request }
+    const { type: command, offset, length } = own
+    const who: HoldRequest = { client: this.#client, command, offset, length, hold: earlier?.hold }
     const bytes = payload.bytes.length + (own.type === NBD_CMD_READ ? own.length : 0)
     this.#count += 1
     this.#bytes += bytes
     const { latency } = this.#answers
-    const { sinceMs } = latency
-    count(this.#export.counters, DEFERRED_AT + commandIndex(own.type))
+    const sinceMs = earlier === undefined ? latency.sinceMs : performance.now() - earlier.ageMs
+    if (earlier === undefined) count(this.#export.counters, DEFERRED_AT + commandIndex(own.type))
     count(this.#export.counters, IN_FLIGHT_AT)
     const waiting = this.#export.waiting.enter(own.type)
-    void this.#run(own, payload.bytes).then((outcome) => {
+    void this.#run(own, payload.bytes, who).then((outcome) => {
+      if (outcome === MOVED) this.#move(own, payload.bytes, waiting.number, performance.now() - sinceMs, who.hold)
+      else if (outcome !== undefined) latency.answered(own.type, outcome, sinceMs)
       if (payload.pooled !== undefined) giveBuffer(payload.pooled)
-      if (outcome !== undefined) latency.answered(own.type, outcome, sinceMs)
       this.#export.waiting.leave(waiting)
       this.#count -= 1
       this.#bytes -= bytes
@@ -97,15 +113,25 @@ export class SlowRequests {
     })
   }
 
-  /** What came of it; undefined when it was dropped, or done for nobody. */
-  async #run(request: DecodedRequest, payload: Uint8Array): Promise<Outcome | undefined> {
+  #move(request: DecodedRequest, payload: Uint8Array, number: number, ageMs: number, hold: Hold | undefined): void {
+    if (this.#lost) return this.#forget(request)
+    this.#moved.push({ request, payload: copyOf(payload, 0, payload.length), number, ageMs, hold })
+  }
+
+  #forget(request: DecodedRequest): void {
+    if (changesImage(request.type)) this.#dropped(request)
+  }
+
+  /** What came of it; undefined when it was dropped, or done for nobody; MOVED when the export was frozen. */
+  async #run(request: DecodedRequest, payload: Uint8Array, who: HoldRequest): Promise<Outcome | undefined> {
     const asks = request.type !== NBD_CMD_FLUSH && !changesImage(request.type)
     const told = asks && this.#export.recess.active ? await this.#recessOver() : DONE
+    if (told === MOVED) return MOVED
     if (told !== DONE) return this.#lost ? undefined : this.#failed(request, told)
     if (request.type === NBD_CMD_READ) return this.#read(request)
     if (request.type === NBD_CMD_BLOCK_STATUS) return this.#blockStatus(request, payload)
-    const outcome = changesImage(request.type) ? await this.#change(request, payload) : await this.#other(request)
-    if (outcome === undefined) return undefined
+    const outcome = changesImage(request.type) ? await this.#change(request, payload, who) : await this.#other(request)
+    if (outcome === undefined || outcome === MOVED) return outcome
     if (outcome !== DONE) return this.#failed(request, outcome)
     if (this.#lost) return undefined
     this.#answers.done(request)
@@ -132,32 +158,10 @@ export class SlowRequests {
   }
 
   async #read(request: DecodedRequest): Promise<Outcome | undefined> {
-    const reply = await this.#readUnharmed(request)
+    const reply = await readUnharmed(this.#export, this.#status.style, request, () => !this.#lost)
     if (typeof reply === 'number') return this.#failed(request, reply)
     if (!this.#lost) count(this.#export.counters, READ_BYTES_AT, request.length)
     return this.#data(reply)
-  }
-
-  /**
-   * Bytes that were read before a failure may have been lost by then, and written again since: they are read anew. What
-   * became suspect while the request waited for an operator is not read at all, for the same reason.
-   */
-  async #readUnharmed(request: DecodedRequest): Promise<Uint8Array[] | Outcome> {
-    const { durability } = this.#export
-    for (;;) {
-      if (this.#export.firstSuspect(request.offset, request.length) !== undefined) return EIO
-      const { epoch } = durability
-      const reply = await readReply(this.#export.backend, this.#status.style, request)
-      // Write-back may have failed, and these bytes have become suspect, before or while they were read.
-      durability.readBack(request.offset, request.length)
-      if (this.#export.firstSuspect(request.offset, request.length) !== undefined) return EIO
-      if (typeof reply === 'number') {
-        // Data that are missing may be data that somebody truncated away: then all of them are suspect from here on.
-        this.#export.inspect()
-        return reply
-      }
-      if (durability.epoch === epoch || this.#lost) return reply
-    }
   }
 
   async #blockStatus(request: DecodedRequest, payload: Uint8Array): Promise<Outcome | undefined> {
@@ -166,7 +170,7 @@ export class SlowRequests {
   }
 
   /** undefined: dropped with its connection, before the kernel had it. */
-  async #change(request: DecodedRequest, payload: Uint8Array): Promise<Outcome | undefined> {
+  async #change(request: DecodedRequest, payload: Uint8Array, who: HoldRequest): Promise<Outcome | undefined> {
     const { order, recess } = this.#export
     const turn = order.enter(request.offset, request.length)
     try {
@@ -176,7 +180,7 @@ export class SlowRequests {
       // Asked after a wait: the peer may have gone meanwhile, and its socket not have been read.
       if (waited ? !this.#wanted() : this.#lost) return this.#dropped(request)
       if (told !== DONE) return told
-      return await this.#changeNow(request, payload)
+      return this.#export.frozen ? MOVED : await this.#changeNow(request, payload, who)
     } finally {
       order.leave(turn)
     }
@@ -192,12 +196,10 @@ export class SlowRequests {
     this.#export.dropped({ client: this.#client, command: type, errno: 0, offset, length })
   }
 
-  async #changeNow(request: DecodedRequest, payload: Uint8Array): Promise<Outcome> {
+  async #changeNow(request: DecodedRequest, payload: Uint8Array, who: HoldRequest): Promise<Outcome> {
     const attempt = () => this.#attempt(request, payload)
-    const { type: command, offset, length } = request
-    const who = { client: this.#client, command, offset, length }
     const outcome = await this.#export.space.run(attempt, () => this.#wanted(), who)
-    if (outcome === DONE && command === NBD_CMD_WRITE) count(this.#export.counters, WRITTEN_BYTES_AT, length)
+    if (outcome === DONE && who.command === NBD_CMD_WRITE) count(this.#export.counters, WRITTEN_BYTES_AT, who.length)
     return outcome
   }
 

@@ -88,6 +88,11 @@ export class Transmission {
     this.#slow.connectionLost()
   }
 
+  /** For requests that change processes. */
+  get slow(): SlowRequests {
+    return this.#slow
+  }
+
   /**
    * Serves the whole frames of bytes[at, end) and returns where it stopped; `halt` says why. The bytes are loaned:
    * what has to outlive this call is copied, or kept with the pool's buffer of which it is a part. @throws ProtocolError when the stream is lost

@@ -1,6 +1,7 @@
 // The socket under a connection and the replies on their way to it. A STARTTLS replaces it by another one; whoever
 // holds it hears of its end once.
 import type { Socket } from 'node:net'
+import { duplicateDescriptor } from '../../backends/index.js'
 import type { AdoptedSocket } from './adopt-socket.js'
 import { type LastWords, peerGone } from './peer-presence.js'
 import { ReplyBatch } from './reply-batch.js'
@@ -64,6 +65,30 @@ export class Transport {
     this.#socket.destroySoon()
     this.#linger ??= setTimeout(() => this.#socket.destroy(), LINGER_MS)
   }
+
+  /** Reads nothing more from this turn on. */
+  pauseReading(): void {
+    this.#socket.pause()
+  }
+
+  /** Whether `takeOut` would find anything. */
+  get canMove(): boolean {
+    return this.#fd !== undefined && !this.#socket.destroyed
+  }
+
+  /**
+   * The connection as a descriptor of its own, and what the kernel has not taken of its replies; the socket is of no more
+   * use, and tells nobody.
+   */
+  takeOut(): { readonly fd: number; readonly unsent: Uint8Array } {
+    if (this.#fd === undefined) throw new TypeError('a socket without a descriptor cannot change processes')
+    const fd = duplicateDescriptor(this.#fd)
+    const unsent = this.batch.unsent()
+    this.release().on('error', () => {})
+    this.#socket.destroy()
+    return { fd, unsent }
+  }
+
   /** Whether the peer is gone; then the socket is closed at once, since nobody is there to take anything. */
   peerGone(words: LastWords): boolean {
     const gone = peerGone(this.#socket, this.#fd, words)

@@ -31,7 +31,7 @@ export const DEFERRED_AT = REFUSED_BY_RESERVE_AT + 1
 /** ms since the epoch; 0: it is held. */
 export const RELEASED_SINCE_AT = DEFERRED_AT + COMMANDS
 export const ERRORS_AT = RELEASED_SINCE_AT + 1
-const LATENCY_AT = ERRORS_AT + COMMANDS * ERRNOS
+export const LATENCY_AT = ERRORS_AT + COMMANDS * ERRNOS
 /** Requests that came by vhost-user; those at REQUESTS_AT came by NBD. */
 export const VHOST_USER_REQUESTS_AT = LATENCY_AT + COMMANDS * OUTCOMES.length * LATENCY_SLOTS
 const EXPORT_SLOTS = VHOST_USER_REQUESTS_AT + COMMANDS

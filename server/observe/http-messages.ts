@@ -6,6 +6,8 @@ import type { Observed } from './family.js'
 export interface HttpThreadData {
   readonly host: string
   readonly port: number
+  /** A socket that listens there already. */
+  readonly fd?: number | undefined
   /** Names that a request's Host may carry, besides addresses and localhost. */
   readonly names: readonly string[]
   readonly connectionsMax: number
@@ -19,7 +21,7 @@ export type ToHttp =
   | { readonly kind: 'answer'; readonly id: number; readonly reply: ControlReply }
 
 export type FromHttp =
-  | { readonly kind: 'listening'; readonly port: number }
+  | { readonly kind: 'listening'; readonly port: number; readonly fd: number }
   | { readonly kind: 'refused'; readonly code: string | undefined; readonly message: string }
   | { readonly kind: 'ask'; readonly id: number; readonly request: ControlRequest }
 

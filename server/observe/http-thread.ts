@@ -1,8 +1,10 @@
 // The HTTP thread: metrics, health, JSON and the status page, beside the I/O threads and never in them. Everything here
 // only reads.
+import { once } from 'node:events'
 import { getPriority, setPriority } from 'node:os'
 import { parentPort, workerData } from 'node:worker_threads'
 import { fastify } from 'fastify'
+import { plainDescriptor } from '../nbd/adopt-socket.js'
 import { routeApi } from './http-api.js'
 import { Events } from './http-events.js'
 import { guard } from './http-guard.js'
@@ -73,6 +75,12 @@ routeApi(app, sources)
 events.route(app)
 routePage(app)
 
+async function listenOnMoved(fd: number): Promise<void> {
+  await app.ready()
+  app.server.listen({ fd })
+  await once(app.server, 'listening')
+}
+
 sources.watch.sample(observed)
 setInterval(() => {
   sources.watch.sample(observed)
@@ -80,9 +88,14 @@ setInterval(() => {
 }, SAMPLE_MS).unref()
 
 try {
-  await app.listen({ host: data.host, port: data.port })
+  if (data.fd === undefined) await app.listen({ host: data.host, port: data.port })
+  else await listenOnMoved(data.fd)
   const address = app.server.address()
-  tell({ kind: 'listening', port: typeof address === 'object' && address !== null ? address.port : data.port })
+  tell({
+    kind: 'listening',
+    port: typeof address === 'object' && address !== null ? address.port : data.port,
+    fd: plainDescriptor(app.server) ?? -1,
+  })
 } catch (error) {
   const { code, message } = error as NodeJS.ErrnoException
   tell({ kind: 'refused', code, message })

@@ -14,6 +14,8 @@ export interface HttpAddress {
 
 export interface HttpDoor {
   readonly address: HttpAddress
+  /** The listening socket, which stays the thread's; negative where Node hides it. */
+  readonly fd: number
   /** Tells the thread of exports that came or went. */
   update(observed: Observed): void
   close(): Promise<void>
@@ -45,6 +47,7 @@ export async function openHttp(workerData: HttpThreadData, events: HttpEvents): 
   worker.unref()
   return {
     address: { host: workerData.host, port: report.port },
+    fd: report.fd,
     update: (observed) => tell({ kind: 'observed', observed }),
     close: async () => {
       await worker.terminate()

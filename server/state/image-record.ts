@@ -1,103 +1,26 @@
 // What candor knows of an image beyond its own life: state, suspect ranges, and the shadow of what is unflushed. Law:
 // the file has its full size from the start and is overwritten in place, since a full disk is just when it is needed.
-import {
-  closeSync,
-  existsSync,
-  fdatasync,
-  fsync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  write,
-  writeSync,
-} from 'node:fs'
-import { basename, dirname, join } from 'node:path'
+import { closeSync, fdatasync, fsync, openSync, renameSync, write, writeSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { promisify } from 'node:util'
 import { DONE, EIO, type Outcome } from '../../backends/index.js'
 import type { DurableRecord } from '../exports/durable-record.js'
 import type { Range } from '../exports/range-set.js'
 import type { ExportState } from '../observe/counters.js'
+import { bootId, type Found, type RecordedImage, readRecord } from './record-files.js'
 import {
   formatSlot,
-  newestSlot,
   pairsThatFit,
   SHADOW_AT,
   SHADOW_STEP,
   SLOT_BYTES,
   type Stored,
   shadowBytes,
-  shadowRanges,
 } from './record-format.js'
 
 const writeLater = promisify(write)
 const syncLater = promisify(fdatasync)
 const syncWholeLater = promisify(fsync)
-
-/** The image that a record speaks of. */
-export interface RecordedImage {
-  /** The file system's UUID where it is told, inode and birth time; whatever the image is called. */
-  readonly identity: string
-  /** The export it is served as. */
-  readonly name?: string
-  readonly path: string
-  readonly size: number
-}
-
-/** What an earlier server left behind. */
-export interface Found {
-  /** undefined: the image was never served from this state directory, or its record is damaged. */
-  readonly stored: Stored | undefined
-  readonly damaged: boolean
-  /** What may have been unflushed when the last server ended. */
-  readonly shadow: readonly Range[]
-}
-
-export function bootId(): string {
-  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
-}
-
-/**
- * Where the record of an image is, or is to be made. Whether the UUID is told depends on the kernel, and older servers
- * did not ask: a record that lacks it, or alone has it, is that of this image all the same.
- */
-export function locateRecord(stateDirectory: string, { identity }: Pick<RecordedImage, 'identity'>): string {
-  const exact = join(stateDirectory, `image-${identity}`)
-  const [, uuid, place] = /^(?:([0-9a-f]{32})-)?(\d+-\d+)$/.exec(identity) ?? []
-  if (existsSync(exact) || place === undefined || !existsSync(stateDirectory)) return exact
-  const others = uuid === undefined ? new RegExp(`^image-[0-9a-f]{32}-${place}$`) : new RegExp(`^image-${place}$`)
-  const [other] = readdirSync(stateDirectory).filter((name) => others.test(name))
-  return other === undefined ? exact : join(stateDirectory, other)
-}
-
-/** Reads what is known of an image, and changes nothing. */
-export function readRecord(path: string, size: number): Found & { readonly bytes: Buffer | undefined } {
-  if (!existsSync(path)) return { stored: undefined, damaged: false, shadow: [], bytes: undefined }
-  const bytes = readFileSync(path)
-  const stored = newestSlot(bytes)
-  const shadow = Buffer.alloc(shadowBytes(size))
-  // A record that was cut short says nothing of the rest: then all of it may have been unflushed.
-  if (stored === undefined) shadow.fill(0xff)
-  bytes.subarray(SHADOW_AT).copy(shadow)
-  return { stored, damaged: stored === undefined, shadow: [...shadowRanges(shadow, size)], bytes }
-}
-
-/** What is stored of the image that was served under a name last; undefined when none was from here. */
-export function findRecord(stateDirectory: string, name: string): Stored | undefined {
-  if (!existsSync(stateDirectory)) return undefined
-  const files = readdirSync(stateDirectory).filter((file) => /^image-[^.]+$/.test(file))
-  const stored = files.flatMap((file) => newestSlot(readFileSync(join(stateDirectory, file))) ?? [])
-  const called = stored.filter((record) => (record.name ?? basename(record.path)) === name)
-  return called.find(({ path }) => existsSync(path)) ?? called[0]
-}
-
-/** Gives the record of an image, found or not, its present name. Returns that. @throws as rename(2) does */
-export function claimRecord(stateDirectory: string, image: Pick<RecordedImage, 'identity'>): string {
-  const found = locateRecord(stateDirectory, image)
-  const path = join(stateDirectory, `image-${image.identity}`)
-  if (found !== path && existsSync(found)) renameSync(found, path)
-  return path
-}
 
 /**
  * Opens or makes the record of an image that is to be written to; a damaged one is set aside. Other exports of this thread
@@ -116,6 +39,14 @@ export async function openRecord(path: string, image: RecordedImage): Promise<{ 
     closeSync(fd)
     throw error
   }
+}
+
+/** The record of an image that another process kept until now, and `stored` in it. @throws as open(2) does */
+export function continueRecord(path: string, image: RecordedImage, stored: Stored): ImageRecord {
+  const { shadow } = readRecord(path, image.size)
+  const record = new ImageRecord(openSync(path, 'r+', 0o600), image, { stored, damaged: false, shadow })
+  record.untouched = false
+  return record
 }
 
 export class ImageRecord implements DurableRecord {
@@ -204,6 +135,17 @@ export class ImageRecord implements DurableRecord {
   /** From here on an end without `closed` is an unclean one. */
   opened(): Promise<Outcome> {
     return this.#write({ dirty: true })
+  }
+
+  /** What stands in it, once all of it is written. */
+  async settled(): Promise<Stored> {
+    await this.#last
+    return this.#stored
+  }
+
+  /** Another process keeps it from here on. */
+  abandon(): void {
+    closeSync(this.#fd)
   }
 
   /** Nothing is written to the image any more. `clean`: it was synced, or nothing was. */

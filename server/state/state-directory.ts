@@ -16,8 +16,8 @@ function makeFolder(path: string): void {
   }
 }
 
-/** Takes the state directory; the returned function gives it back. @throws OpenError */
-export async function takeStateDirectory(path: string): Promise<() => void> {
+/** Takes the state directory; who closes the returned descriptor of its lock gives it back. @throws OpenError */
+export async function takeStateDirectory(path: string): Promise<number> {
   let fd: number
   try {
     makeFolder(resolve(path))
@@ -32,5 +32,5 @@ export async function takeStateDirectory(path: string): Promise<() => void> {
       `the state directory ${path} is in use by another candor: stop that one, or choose another with --state-dir DIR`,
     )
   }
-  return () => closeSync(fd)
+  return fd
 }

@@ -1,12 +1,12 @@
 // The vhost-user front end of the main thread: listeners, and who is where. Law: it reads nothing of a session; a connection
 // belongs to the host of its export as soon as it is accepted.
-import type { Server, Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { NoDescriptorError, OpenError } from '../../backends/index.js'
 import type { DirectoryEntry, ExportDirectory } from '../io/directory.js'
 import type { EndedFault, HostEvents, IoHost } from '../io/io-host.js'
+import type { Session } from '../nbd/guest.js'
 import { descriptorOf } from '../nbd/hand-over.js'
-import { type ListenAddress, listenOn } from '../nbd/listen.js'
-import type { Session } from '../nbd/server.js'
+import { type ListenAddress, type Listener, listenOn, listenOnMoved } from '../nbd/listen.js'
 import {
   CONNECTIONS_AT,
   CONNECTIONS_REFUSED_AT,
@@ -42,9 +42,11 @@ interface Guest {
 
 export class VhostUserServer implements HostEvents {
   readonly #options: VhostUserServerOptions
-  readonly #servers: Server[] = []
+  readonly listeners: Listener[] = []
   readonly #guests = new Map<number, Guest>()
   #draining = false
+  /** Nobody is let in for a moment: guests that come again are. */
+  isFrozen = false
 
   constructor(options: VhostUserServerOptions) {
     this.#options = options
@@ -82,8 +84,13 @@ export class VhostUserServer implements HostEvents {
     return guest !== undefined
   }
 
-  /** Serves one export on one more socket. @throws OpenError */
-  async listen(address: VhostUserAddress): Promise<VhostUserAddress> {
+  /** Guests that are attached. */
+  get guests(): number {
+    return this.#guests.size
+  }
+
+  /** Serves one export on one more socket, or on one of another process. @throws OpenError */
+  async listen(address: VhostUserAddress, fd?: number): Promise<VhostUserAddress> {
     const { directory } = this.#options
     const entry = directory.find(address.exportName)
     if (entry === undefined) {
@@ -91,15 +98,15 @@ export class VhostUserServer implements HostEvents {
         `--listen vhost-user names export '${address.exportName}', which is not served: see the images`,
       )
     }
-    const { server } = await listenOn(address, (socket) => this.#accept(socket, entry.name))
-    this.#servers.push(server)
+    const onSocket = (socket: Socket) => this.#accept(socket, entry.name)
+    this.listeners.push(await (fd === undefined ? listenOn(address, onSocket) : listenOnMoved(fd, address, onSocket)))
     return address
   }
 
   #accept(accepted: Socket, exportName: string): void {
     const { directory, limits } = this.#options
     const entry = directory.find(exportName)
-    if (this.#draining || this.#guests.size >= limits.connectionsMax) {
+    if (this.#draining || this.isFrozen || this.#guests.size >= limits.connectionsMax) {
       return this.#turnAway(accepted, { connections: this.#guests.size })
     }
     if (entry === undefined || entry.leaving)
@@ -155,6 +162,6 @@ export class VhostUserServer implements HostEvents {
   /** Stops accepting. */
   drain(): void {
     this.#draining = true
-    for (const server of this.#servers) server.close()
+    for (const listener of this.listeners) listener.close()
   }
 }

@@ -15,7 +15,7 @@ import {
   viewOf,
 } from 'nbd-protocol'
 import { openBackend, WOULD_BLOCK, withFaults } from '../../backends/index.js'
-import type { NbdLimits } from '../../server/nbd/server.js'
+import type { NbdLimits } from '../../server/nbd/nbd-options.js'
 import { IN_FLIGHT_AT } from '../../server/observe/counters.js'
 import { type InProcess, serveInProcess } from '../support/in-process.js'
 

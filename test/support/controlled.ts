@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { askServer } from '../../server/cli/ask-server.js'
 import type { ControlReply, ControlRequest } from '../../server/control/export-actions.js'
 import type { ExportSummary } from '../../server/control/export-summary.js'
-import type { Session } from '../../server/nbd/server.js'
+import type { Session } from '../../server/nbd/guest.js'
 import { type RunningCandor, type StartOptions, temporaryFolder } from './candor.js'
 import { type CommandEnd, command, lastFirst, MIB, type Scope, serve } from './faults.js'
 

@@ -1,0 +1,16 @@
+// What a host of exports is made of.
+import type { Reopen } from '../../backends/index.js'
+import type { ConnectionLimits } from '../nbd/connection-options.js'
+import type { Counters } from '../observe/counters.js'
+import type { Log } from '../observe/log.js'
+import type { HostEvents } from './io-host.js'
+
+export interface ExportHostOptions {
+  readonly limits: ConnectionLimits
+  readonly stateDirectory: string | undefined
+  readonly log: Log
+  readonly events: HostEvents
+  readonly pulse?: Counters
+  /** Opens an image that was let go of; without it, in this thread. */
+  readonly reopen?: Reopen
+}

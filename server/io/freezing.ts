@@ -1,0 +1,125 @@
+// How the exports of a thread come to rest, so that another process can go on with them. Law: while they are frozen nothing
+// is begun and nothing is answered; each request that was taken is done by then, or begins anew afterwards, in order.
+import type { Export } from '../exports/export.js'
+import { freezeExport } from '../exports/moving.js'
+import type { MovedExport, OpenedExport } from '../exports/open-export.js'
+import { Connection } from '../nbd/connection.js'
+import { type MovedConnection, type MovedRequest, takeOut } from '../nbd/moved.js'
+
+const POLL_MS = 1
+/** The same for an end that nobody waits for. */
+const FINISH_POLL_MS = 20
+
+/** A connection of either front end. */
+export interface Served {
+  readonly served: Export
+  readonly inFlight: number
+  /** Bytes that the peer has not taken yet. */
+  readonly backlog: number
+  readonly isBusy: boolean
+  drain(): void
+  destroy(): void
+}
+
+/** What there is to freeze. */
+export interface Freezable {
+  readonly opened: ReadonlyMap<string, OpenedExport>
+  readonly connections: Map<number, Served>
+  /** An operator's word is being carried out. */
+  isActing(): boolean
+  /** Nobody has called it off meanwhile. */
+  isWanted(): boolean
+}
+
+/** What has come to rest; or names of exports whose storage does not give requests back, or cannot change processes. */
+export type FrozenHost =
+  | {
+      readonly kind: 'frozen'
+      readonly exports: readonly MovedExport[]
+      readonly connections: readonly MovedConnection[]
+    }
+  | { readonly kind: 'busy'; readonly exports: readonly string[] }
+
+function busyNames({ opened, isActing }: Freezable): string[] {
+  const waiting = [...opened].filter(([, { entry }]) => entry.waiting.oldest !== undefined).map(([name]) => name)
+  return waiting.length === 0 && isActing() ? [...opened.keys()] : waiting
+}
+
+/** Waits for what the kernel has, and takes all connections out. */
+export async function freeze(host: Freezable, timeoutMs: number): Promise<FrozenHost> {
+  const deadline = performance.now() + timeoutMs
+  const others = [...host.connections.values()].filter((each) => !(each instanceof Connection))
+  if (others.length > 0) return { kind: 'busy', exports: others.map(({ served }) => served.name) }
+  for (const each of host.connections.values()) if (each instanceof Connection) each.freeze()
+  for (const { entry } of host.opened.values()) freezeExport(entry, true)
+  for (;;) {
+    if (!host.isWanted()) return { kind: 'busy', exports: [] }
+    const busy = busyNames(host)
+    if (busy.length === 0) break
+    if (performance.now() >= deadline) return { kind: 'busy', exports: busy }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+  }
+  const moved = new Map<string, MovedExport>()
+  for (const [name, { moved: take }] of host.opened) {
+    const one = await take()
+    if (one !== undefined) moved.set(name, one)
+  }
+  const fixed = [...host.opened.keys()].filter((name) => !moved.has(name))
+  if (fixed.length > 0 || !host.isWanted()) return { kind: 'busy', exports: fixed }
+  return { kind: 'frozen', exports: [...moved.values()], connections: takeAllOut(host.connections) }
+}
+
+/** What is left has come to its end, and only waits for its last replies to be taken. */
+function takeAllOut(connections: Map<number, Served>): MovedConnection[] {
+  const moved: MovedConnection[] = []
+  for (const [number, connection] of connections) {
+    const one = connection instanceof Connection ? takeOut(connection) : undefined
+    if (one === undefined) continue
+    connections.delete(number)
+    moved.push({ connection: number, exportName: one.established.exportName, ...one })
+  }
+  return moved
+}
+
+/** A connection with what it has to begin anew. */
+export interface Resumed {
+  readonly connection: Connection
+  readonly requests: readonly MovedRequest[]
+}
+
+/** Requests begin in the order in which they came, whichever connection they came on; then all connections are served. */
+export function resume(entries: Iterable<Export>, resumed: readonly Resumed[]): void {
+  for (const entry of entries) freezeExport(entry, false)
+  const requests = resumed.flatMap(({ connection, requests }) => requests.map((moved) => ({ connection, moved })))
+  for (const { connection, moved } of requests.sort((a, b) => a.moved.number - b.moved.number)) {
+    connection.parts.transmission.slow.start(moved.request, { bytes: moved.payload, pooled: undefined }, moved)
+  }
+  for (const { connection } of resumed) connection.start()
+}
+
+/** Whether anything is in flight, or has replies that were not taken. */
+function isBusy(entries: Iterable<Export>, connections: Iterable<Served>): boolean {
+  // Requests whose connection is gone are on their way through storage all the same, and a sync must not overtake them.
+  for (const { waiting } of entries) if (waiting.oldest !== undefined) return true
+  for (const connection of connections) if (connection.isBusy) return true
+  return false
+}
+
+/** Waits until nothing is in flight and all replies are taken; false when that took too long. */
+export async function untilIdle(
+  entries: Iterable<Export>,
+  connections: () => Iterable<Served>,
+  timeoutMs: number,
+): Promise<boolean> {
+  const deadline = performance.now() + timeoutMs
+  while (isBusy(entries, connections())) {
+    if (performance.now() >= deadline) return false
+    await new Promise((resolve) => setTimeout(resolve, FINISH_POLL_MS))
+  }
+  return true
+}
+
+/** For sums of requests without an answer. */
+export function inFlightOf(sum: number, { inFlight }: Served): number {
+  return sum + inFlight
+}

@@ -1,0 +1,57 @@
+// The last life of a process whose successor serves: it finishes the handshakes that it has begun and hands them over, and
+// stays as long as a secured connection speaks through it. Law: it touches no storage any more.
+import { closeSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { FrontEnds } from '../front-ends.js'
+import type { IoHost } from '../io/io-host.js'
+import type { ReadyGuest } from '../nbd/guest.js'
+import { openTunnels } from '../nbd/hand-over.js'
+import type { Log } from '../observe/log.js'
+import type { Successor } from './successor.js'
+
+const POLL_MS = 50
+/** How long those who asked for something else are waited for. */
+const PATIENCE_MS = 3000
+
+export interface Leaving {
+  readonly log: Log
+  readonly frontEnds: FrontEnds
+  readonly hosts: readonly IoHost[]
+  /** Clients whose handshake was done while everything was at rest. */
+  readonly kept: readonly ReadyGuest[]
+  /** HTTP and control: settles when what was asked there is answered. */
+  closeDoors(): Promise<void>
+  /** The last lines of the log. */
+  endLog(): Promise<void>
+  /** Tells those who watch over the service who serves now; true when this process stays, to wait for its end. */
+  announce(pid: number): boolean
+}
+
+function forward(successor: Successor, { guest, handOver }: ReadyGuest): void {
+  const { peer, since } = guest
+  const { established, leftover, fd } = handOver
+  try {
+    const words = { guest: { peer, since, established }, leftover: Buffer.from(leftover).toString('base64') }
+    if (!successor.channel.ended) successor.tell({ kind: 'late', ...words }, [fd])
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Resolves when nobody needs this process any more. */
+export async function leave(successor: Successor, parts: Leaving): Promise<void> {
+  const { frontEnds, hosts, log } = parts
+  const { nbd } = frontEnds
+  for (const ready of parts.kept) forward(successor, ready)
+  nbd.divert((ready) => forward(successor, ready))
+  frontEnds.leave()
+  const stays = parts.announce(successor.pid)
+  if (!successor.channel.ended) successor.tell({ kind: 'announced', stays })
+  const rest = Promise.all([parts.closeDoors(), ...hosts.map((host) => host.abandon())])
+  await Promise.race([rest, pause(PATIENCE_MS, undefined, { ref: false })])
+  const tunnels = openTunnels()
+  if (tunnels > 0)
+    log.info({ connections: tunnels }, 'TLS connections go on through this process, which stays for them')
+  while (nbd.handshakes > 0 || openTunnels() > 0) await pause(POLL_MS)
+  await parts.endLog()
+}

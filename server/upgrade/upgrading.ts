@@ -1,0 +1,126 @@
+// Upgrades as an operator asks for them: one at a time, each with an answer. Law: a process that was succeeded is never
+// asked to stop as if it were still the server.
+import { type ControlReply, failed } from '../control/export-actions.js'
+import type { ServiceManager } from '../service-manager.js'
+import type { Channel } from './channel.js'
+import { type Leaving, leave } from './leaving.js'
+import type { ToPredecessor, ToSuccessor } from './messages.js'
+import type { Successor } from './successor.js'
+import { Upgrade, type UpgradeSite } from './upgrade.js'
+
+export interface UpgradingOptions {
+  readonly manager: ServiceManager | undefined
+  /** Nobody was succeeded by this process. */
+  readonly isFirst: boolean
+  readonly site: () => UpgradeSite
+  /** Lets no export come or go meanwhile. */
+  alone<Result>(act: () => Promise<Result>): Promise<Result>
+}
+
+/** What an operator hears of an upgrade. */
+export interface UpgradeResult {
+  readonly pid: number
+  /** How long clients waited. */
+  readonly pauseMs: number
+  /** How long all of it took. */
+  readonly ms: number
+}
+
+/** Whose child this process was made; orphans have another parent later. */
+const FIRST_PARENT = process.ppid
+
+export class Upgrading {
+  readonly #options: UpgradingOptions
+  #running: Promise<Successor> | undefined
+  #stopped = false
+  #left: Promise<void> = Promise.resolve()
+  #succeed: (successor: Successor) => void = () => {}
+  /** Resolves when another process serves. */
+  readonly succeeded: Promise<Successor>
+  #begun: () => void = () => {}
+  /** Settles when this process has all that it is to have: what it has not yet could not be handed over. */
+  readonly #complete = new Promise<void>((resolve) => {
+    this.#begun = resolve
+  })
+  /** To a process that stays, and waits for the end of the service. */
+  stub: Pick<Channel<ToSuccessor, ToPredecessor>, 'fd' | 'tell'> | undefined
+
+  constructor(options: UpgradingOptions) {
+    this.#options = options
+    this.succeeded = new Promise((resolve) => {
+      this.#succeed = resolve
+    })
+  }
+
+  /** The server has begun. */
+  begun(): void {
+    this.#begun()
+  }
+
+  /** Hands everything over, or says why that was not done. */
+  async ask(): Promise<ControlReply> {
+    await this.#complete
+    if (this.#stopped) return failed('the server stops: there is nothing to upgrade')
+    if (this.#running !== undefined) return failed('an upgrade is under way already: wait for its end')
+    const { manager, site, alone } = this.#options
+    const { log, exports } = site()
+    const upgrade = new Upgrade(() => ({ ...site(), stubFd: this.stub?.fd }))
+    manager?.reloading('handing over to a new process')
+    const began = performance.now()
+    let successor: Successor
+    try {
+      this.#running = alone(() => upgrade.run())
+      successor = await this.#running
+    } catch (error) {
+      this.#running = undefined
+      const { message } = error as Error
+      log.error({ error: message }, 'the upgrade came to nothing, and this process goes on')
+      manager?.reloaded(`serving ${exports.map(({ name }) => name).join(', ')}`)
+      return failed(`not upgraded, and the old process goes on: ${message}`)
+    }
+    this.#tellStub(successor.pid)
+    this.#leave(successor, upgrade.kept)
+    this.#succeed(successor)
+    const { pauseMs } = upgrade
+    const result: UpgradeResult = { pid: successor.pid, pauseMs, ms: performance.now() - began }
+    return { ok: true, result }
+  }
+
+  /** Settles when no upgrade is under way; true when this process is not the server any more. No other one is begun. */
+  async stop(): Promise<boolean> {
+    this.#stopped = true
+    try {
+      return (await this.#running) !== undefined
+    } catch {
+      return false
+    }
+  }
+
+  #tellStub(pid: number): void {
+    try {
+      this.stub?.tell({ kind: 'successor', pid })
+    } catch {
+      // It is gone, and with it whoever wanted to know.
+    }
+  }
+
+  /** Settles when nobody needs this process any more. */
+  get left(): Promise<void> {
+    return this.#left
+  }
+
+  /** Those who wait for this very process would take its end for the service's, and cannot be told otherwise. */
+  get stays(): boolean {
+    return this.#options.isFirst && this.#options.manager?.isThere !== true && (process.pid === 1 || FIRST_PARENT === 1)
+  }
+
+  #leave(successor: Successor, kept: Leaving['kept']): void {
+    const { manager, site } = this.#options
+    const { log, frontEnds, hosts, closeDoors, endLog } = site()
+    const announce = (pid: number) => {
+      manager?.succeeded(pid)
+      return this.stays
+    }
+    this.#left = leave(successor, { log, frontEnds, hosts, kept, closeDoors, endLog, announce })
+  }
+}
