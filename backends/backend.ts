@@ -77,7 +77,7 @@ export interface BackingSpace {
  * then. `x` waits; its buffer is the backend's until the promise settles.
  */
 export interface Backend {
-  /** Bytes; a safe integer. */
+  /** Bytes; a safe integer. Another one only by `resize`. */
   readonly size: number
   readonly can: Capabilities
   /** Names this storage whatever it is called (the file system's UUID, inode and birth time); undefined for what does not outlive the process. */
@@ -111,6 +111,13 @@ export interface Backend {
   readonly space: BackingSpace | undefined
   /** A cheap look (one fstat), for once per batch that writes. */
   look(): Condition
+  /** Bytes that storage has now, as far as is known without waiting: not `size` when somebody made it longer or shorter. */
+  measure(): number
+  /**
+   * Gives storage another length, unless it has that already, and `size` with it: from the call on where it becomes
+   * shorter, at the end where it grows. EOPNOTSUPP where storage has a length of its own.
+   */
+  resize(size: number): Promise<Outcome>
   /** It was let go of: what would touch storage waits, and `flush` repeats the outcome of the sync before. */
   readonly released: boolean
   /**

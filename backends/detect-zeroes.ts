@@ -119,6 +119,14 @@ class ZeroDetection implements Backend {
     return this.#inner.look()
   }
 
+  measure(): number {
+    return this.#inner.measure()
+  }
+
+  resize(size: number): Promise<Outcome> {
+    return this.#inner.resize(size)
+  }
+
   release(): Promise<Outcome> {
     return this.#inner.release()
   }

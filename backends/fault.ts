@@ -37,7 +37,6 @@ export function withFaults(inner: Backend, plan: FaultPlan): Backend {
 }
 
 class FaultyBackend implements Backend {
-  readonly size: number
   readonly can: Backend['can']
   readonly identity: string | undefined
   readonly warnings: readonly string[]
@@ -48,11 +47,14 @@ class FaultyBackend implements Backend {
   constructor(inner: Backend, plan: FaultPlan) {
     this.#inner = inner
     this.#plan = plan
-    this.size = inner.size
     this.can = inner.can
     this.identity = inner.identity
     this.warnings = inner.warnings
     this.space = inner.space
+  }
+
+  get size(): number {
+    return this.#inner.size
   }
 
   readNow(target: Uint8Array, start: number, length: number, offset: number): Outcome {
@@ -134,6 +136,14 @@ class FaultyBackend implements Backend {
 
   look(): Condition {
     return this.#inner.look()
+  }
+
+  measure(): number {
+    return this.#inner.measure()
+  }
+
+  resize(size: number): Promise<Outcome> {
+    return this.#inner.resize(size)
   }
 
   get released(): boolean {

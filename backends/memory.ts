@@ -12,7 +12,7 @@ export function openMemory(size: number): Backend {
 }
 
 class Memory implements Backend {
-  readonly size: number
+  size: number
   readonly can: Capabilities = {
     write: true,
     trim: true,
@@ -137,6 +137,16 @@ class Memory implements Backend {
     }
     append(end, true)
     return extents.slice(0, limit)
+  }
+
+  measure(): number {
+    return this.size
+  }
+
+  async resize(size: number): Promise<Outcome> {
+    if (size < this.size) this.#clear(size, this.size - size)
+    this.size = size
+    return DONE
   }
 
   look(): Condition {

@@ -145,6 +145,14 @@ class StorageBackend implements Backend {
     return { present: this.size, unlinked: false }
   }
 
+  measure(): number {
+    return this.size
+  }
+
+  async resize(size: number): Promise<Outcome> {
+    return size === this.size ? DONE : EOPNOTSUPP
+  }
+
   readonly released = false
 
   /** Whoever embeds the server knows best how to let go of it. */

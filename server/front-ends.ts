@@ -1,6 +1,6 @@
 // The front ends of the main thread as one: where clients and guests come in, and who is connected. Law: a connection's
 // number names it in all of them.
-import type { EndedFault, HostEvents } from './io/io-host.js'
+import type { ConnectionEvents, EndedFault, HostEvents } from './io/io-host.js'
 import type { Session } from './nbd/guest.js'
 import type { ListenAddress, Listener } from './nbd/listen.js'
 import type { NbdServerOptions } from './nbd/nbd-options.js'
@@ -13,8 +13,12 @@ export class FrontEnds implements HostEvents {
   readonly vhostUser: VhostUserServer
 
   constructor(options: NbdServerOptions) {
-    this.nbd = new NbdServer(options)
-    this.vhostUser = new VhostUserServer({ ...options, nextConnection: () => this.nbd.nextConnection() })
+    this.nbd = new NbdServer({ ...options, elsewhere: (exportName) => this.vhostUser.sessionsOf(exportName) })
+    this.vhostUser = new VhostUserServer({
+      ...options,
+      nextConnection: () => this.nbd.nextConnection(),
+      elsewhere: (exportName) => this.nbd.seatsAt(exportName),
+    })
   }
 
   /** Listens on one more address; returns it with its real port. @throws OpenError */
@@ -59,7 +63,7 @@ export class FrontEnds implements HostEvents {
     return this.nbd.disconnect(connection) || this.vhostUser.disconnect(connection)
   }
 
-  #of(connection: number): HostEvents {
+  #of(connection: number): ConnectionEvents {
     return this.vhostUser.has(connection) ? this.vhostUser : this.nbd
   }
 
@@ -69,6 +73,10 @@ export class FrontEnds implements HostEvents {
 
   connectionEnded(connection: number): void {
     this.#of(connection).connectionEnded(connection)
+  }
+
+  exportResized(exportName: string, size: number): void {
+    this.nbd.exportResized(exportName, size)
   }
 
   /** Stops accepting. */

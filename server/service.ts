@@ -60,12 +60,13 @@ class Service implements RunningService {
     const log = this.#log
     const limits = withinOpenFiles(config, log)
     const [directory, counters] = [this.#directory, this.#counters]
-    this.#frontEnds = new FrontEnds({ directory, counters, limits, log, tlsMode: tls.mode, tls: openTls(tls) })
+    const changed = () => this.#http.changed()
+    const secured = { tlsMode: tls.mode, tls: openTls(tls) }
+    this.#frontEnds = new FrontEnds({ directory, counters, limits, log, ...secured, resized: changed })
     const events = this.#frontEnds
     const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
     const { workersMax } = config
     const { shutdownTimeoutMs } = limits
-    const changed = () => this.#http.changed()
     const keepsRecords = stateDirectory !== undefined
     this.#desk = new ExportDesk({ directory, log, makeHost, workersMax, keepsRecords, shutdownTimeoutMs, changed })
     const [desk, frontEnds, output] = [this.#desk, this.#frontEnds, this.#output]

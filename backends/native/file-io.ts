@@ -27,6 +27,7 @@ export const IO_SYNCFS = 11
 export const IO_WRITE_BACK = 20
 export const IO_SPACE = 12
 export const IO_ALLOCATES = 13
+export const IO_TRUNCATE = 14
 /** Doubles that IO_SPACE tells: bytes free, bytes of the file system, bytes of the image, bytes of a block. */
 export const IO_SPACE_NUMBERS = 4
 /** Kinds of runs that IO_EXTENTS and IO_READ_SPARSE tell; what is neither is space that was never written. */

@@ -142,6 +142,7 @@ int io_run(const struct io_op *op) {
     case IO_WRITE_BACK: return write_back(op);
     case IO_EXTENTS: return io_extents(op);
     case IO_READ_SPARSE: return io_read_sparse(op);
+    case IO_TRUNCATE: return ftruncate(op->fd, op->length) == 0 ? 0 : errno;
     case IO_SPACE: return io_space(op);
     case IO_ALLOCATES: return io_allocates(op);
   }

@@ -26,6 +26,7 @@ enum io_kind {
   IO_SYNCFS = 11,
   IO_SPACE = 12,      /* bytes: room for IO_SPACE_NUMBERS doubles */
   IO_ALLOCATES = 13,  /* bytes: room for a double; flags: bytes of a block */
+  IO_TRUNCATE = 14,   /* the file gets `length` bytes */
   IO_WRITE_BACK = 20, /* begins the write-back of a range, and waits for none */
 };
 

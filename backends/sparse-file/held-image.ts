@@ -2,11 +2,12 @@
 // all; it is let go of or changed only when nobody is in the kernel with it, and what comes meanwhile waits.
 import { closeSync, openSync } from 'node:fs'
 import { type Condition, OpenError } from '../backend.js'
-import { EBUSY, EIO } from '../errno.js'
-import { fileIo, IO_FLUSH, IO_SAME_FILE, IO_WRITE_BACK } from '../native/file-io.js'
+import { EBUSY, EIO, EOPNOTSUPP } from '../errno.js'
+import { fileIo, IO_FLUSH, IO_SAME_FILE, IO_TRUNCATE, IO_WRITE_BACK } from '../native/file-io.js'
 import type { IoEngine } from '../native/io-engine.js'
 import { type IoPool, poolForDevice } from '../native/io-pool.js'
 import { DONE, errnoOf, type Outcome, SHUT_DOWN, SYNC_FAILED } from '../outcome.js'
+import { deviceBytes } from './device-size.js'
 import type { OpenedImage } from './open-image.js'
 import { type KnownWriteBack, WriteBack } from './write-back.js'
 
@@ -57,7 +58,8 @@ export class HeldImage {
   readonly #name: string
   readonly #writable: boolean
   readonly #reopen: Reopen
-  readonly #size: number
+  readonly #deviceNumber: number
+  #size: number
   readonly #status = new Float64Array(2)
   #condition: Condition
   #fd: number
@@ -78,6 +80,7 @@ export class HeldImage {
     this.#engine = engine
     this.#reopen = reopen
     this.#size = image.size
+    this.#deviceNumber = image.device
     this.#condition = { present: image.size, unlinked: false }
     this.#fd = image.fd
     this.#pool = poolForDevice(image.device, engine)
@@ -145,6 +148,28 @@ export class HeldImage {
     const [size = this.#size, links = 1] = this.#status
     this.#condition = { present: Math.min(size, this.#size), unlinked: links === 0 }
     return this.#condition
+  }
+
+  get size(): number {
+    return this.#size
+  }
+
+  measure(): number {
+    if (this.fd < 0) return this.#size
+    if (this.path === null) return deviceBytes(this.#deviceNumber) ?? this.#size
+    return fileIo.lookAt(this.#fd, this.#status) === 0 ? (this.#status[0] ?? this.#size) : this.#size
+  }
+
+  async resize(size: number): Promise<Outcome> {
+    const before = this.#size
+    // What is cut off on purpose is not missed by the next look.
+    if (size < before) this.#size = size
+    const isFixed = this.path === null || !this.#writable
+    const cut = () => (isFixed ? EOPNOTSUPP : this.run(IO_TRUNCATE, 0, null, 0, size, 0))
+    const outcome = size === this.measure() ? DONE : await cut()
+    this.#size = outcome === DONE ? size : before
+    if (outcome === DONE) this.#condition = { ...this.#condition, present: size }
+    return outcome
   }
 
   async release(): Promise<Outcome> {

@@ -48,7 +48,6 @@ export interface ServingOptions extends UseOptions {
 export const sparseFileOn = (image: OpenedImage, how: ServingOptions): Backend => new SparseFile(image, how)
 
 class SparseFile implements Backend {
-  readonly size: number
   readonly can: Capabilities
   readonly identity: string
   readonly warnings: readonly string[]
@@ -62,12 +61,17 @@ class SparseFile implements Backend {
   #punches = true
   #zeroesRanges = true
   readonly #standBack = new StandBack()
+  readonly measure = () => this.#image.measure()
+  readonly resize = (size: number) => this.#image.resize(size)
+  readonly release = () => this.#image.release()
+  readonly reopen = () => this.#image.reopen()
+  readonly probe = () => this.#image.probe()
+  readonly quiet = () => this.#image.writeBack.quiet()
 
   constructor(image: OpenedImage, { readOnly, engine = 'auto', reopen = reopenImage }: ServingOptions) {
     this.#fileSystem = image.known?.fileSystem ?? (image.isBlockDevice ? 0 : fileIo.fileSystemType(image.fd))
     const traits = fileSystemTraits(this.#fileSystem)
     this.#opened = image
-    this.size = image.size
     this.identity = image.identity
     this.#image = new HeldImage(image, { writable: !readOnly, engine: chooseIoEngine(engine).engine, reopen })
     this.#block = image.logicalBlockSize
@@ -206,10 +210,6 @@ class SparseFile implements Backend {
     return outcome === DONE ? this.flush() : outcome
   }
 
-  probe(): Outcome {
-    return this.#image.probe()
-  }
-
   cache(offset: number, length: number): Promise<Outcome> {
     return this.#image.run(IO_WILLNEED, 0, null, 0, length, offset)
   }
@@ -219,29 +219,21 @@ class SparseFile implements Backend {
     return runsIn(this.#image, offset, length, limit)
   }
 
+  get size(): number {
+    return this.#image.size
+  }
+
   look(): Condition {
     return this.#image.look()
   }
 
-  quiet(): Promise<void> {
-    return this.#image.writeBack.quiet()
-  }
-
   get image(): OpenedImage {
     const known = { ...this.#image.known, fileSystem: this.#fileSystem }
-    return { ...this.#opened, fd: known.fd, known }
+    return { ...this.#opened, size: this.size, fd: known.fd, known }
   }
 
   get released(): boolean {
     return this.#image.released
-  }
-
-  release(): Promise<Outcome> {
-    return this.#image.release()
-  }
-
-  reopen(): Promise<Outcome> {
-    return this.#image.reopen()
   }
 
   async close(): Promise<void> {

@@ -28,6 +28,7 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
   exports: {},
   add: { needs: '[NAME=]IMAGE', takes: EXPORT_FLAGS },
   remove: { ...OF_EXPORT, takes: ['force'] },
+  resize: { ...OF_EXPORT, takes: ['force'] },
   set: { ...OF_EXPORT, takes: ['on-enospc', 'reserve', 'suspect-reads'] },
   reload: {},
   sessions: {},
@@ -90,15 +91,15 @@ const exportOptions = Object.fromEntries(
 export const ctl: Command<CtlFlags> = {
   words: 'ctl <action> [name] [words..]',
   describe:
-    'ask a running server: exports, sessions, reload, upgrade; add [NAME=]IMAGE; remove, set, release, resume, forget, inject, hold-release, hold-fail NAME; disconnect ID; log-level LEVEL',
+    'ask a running server: exports, sessions, reload, upgrade; add [NAME=]IMAGE; remove, set, resize, release, resume, forget, inject, hold-release, hold-fail NAME; disconnect ID; log-level LEVEL',
   flags: (yargs) =>
     yargs
       .positional('action', { describe: Object.keys(ACTIONS).join(', '), type: 'string' })
       .positional('name', { describe: 'an export; or an image, a session, a level', type: 'string' })
-      .positional('words', { describe: 'injection rules, or off', type: 'string', array: true })
+      .positional('words', { describe: 'injection rules, or off; a size', type: 'string', array: true })
       .options({
         ...exportOptions,
-        force: { type: 'boolean', describe: 'remove: end its connections first' },
+        force: { type: 'boolean', describe: 'remove, resize: end its connections first' },
         json: { type: 'boolean', describe: 'for programs' },
         'state-dir': {
           type: 'string',

@@ -7,7 +7,7 @@ import type { FrontEnds } from '../front-ends.js'
 import { type DirectoryEntry, type ExportDirectory, stalledSentence } from '../io/directory.js'
 import type { ExportDesk } from '../io/export-desk.js'
 import { LOG_LEVELS, type LogOutput } from '../observe/log.js'
-import { UsageError } from '../values.js'
+import { parseSize, UsageError } from '../values.js'
 import { type ControlReply, type ControlRequest, failed } from './export-actions.js'
 
 export interface OperatorOptions {
@@ -31,6 +31,7 @@ export class Operator {
     add: (request) => this.#add(request),
     remove: (request) => this.#remove(request),
     set: (request) => this.#set(request),
+    resize: (request) => this.#resize(request),
     sessions: async () => ({ ok: true, result: await this.#sessions() }),
     disconnect: (request) => this.#disconnect(request),
     'log-level': (request) => this.#logLevel(request),
@@ -80,6 +81,14 @@ export class Operator {
       const entry = directory.holds(name) ? directory.find(name) : undefined
       return entry === undefined ? failed(directory.absence(name)) : desk.set(entry, patch)
     })
+  }
+
+  async #resize({ name = '', words = [], flags }: ControlRequest): Promise<ControlReply> {
+    const { desk, directory } = this.#options
+    const size = parseSize(words[0] ?? '', 'the size')
+    const force = flags?.['force'] === true
+    const request = { command: 'resize', name, words: [String(size)], flags: { force } }
+    return desk.alone(async () => (directory.holds(name) ? directory.ask(request) : failed(directory.absence(name))))
   }
 
   async #disconnect({ name: id = '' }: ControlRequest): Promise<ControlReply> {

@@ -9,6 +9,8 @@ export interface DurableRecord {
   touched(offset: number, length: number): boolean
   /** Everything that was touched is on stable storage, but for what `still` marks; false as above. */
   synced(still: Iterable<Range>): boolean
+  /** The image is about to grow, or was made shorter; settles when the record has room for it, on stable storage. */
+  resized(size: number): Promise<Outcome>
   /** The state and the suspect ranges as they are now; settles when they are on stable storage. */
   store(state: ExportState, errno: number, suspect: Iterable<Range>): Promise<Outcome>
 }

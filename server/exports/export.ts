@@ -37,7 +37,7 @@ import {
 import type { Ledger, LedgerEntry } from '../state/ledger.js'
 import { Durability } from './durability.js'
 import type { ExportOptions, ExportPolicy, ExportWitness, Failure } from './export-options.js'
-import { Presence } from './presence.js'
+import { ImageLength } from './image-length.js'
 import { Recess } from './recess.js'
 import { Room } from './room.js'
 import { SpaceHold } from './space-hold.js'
@@ -55,7 +55,6 @@ export class Export {
   readonly storage: Backend
   /** The same, with faults in front of it while some are injected. */
   backend: Backend
-  readonly size: number
   readonly readOnly: boolean
   readonly counters: Counters = exportCounters()
   readonly order = new WriteOrder()
@@ -70,7 +69,7 @@ export class Export {
   #readsSuspects: boolean
   readonly #witness: ExportWitness
   readonly #ledger: Ledger | undefined
-  readonly presence: Presence
+  readonly length: ImageLength
   /** Faults that are injected. */
   rules: readonly InjectionRule[] = []
 
@@ -80,7 +79,6 @@ export class Export {
     this.description = options.description ?? ''
     this.backend = backend
     this.storage = backend
-    this.size = backend.size
     this.readOnly = !backend.can.write
     this.#readsSuspects = options.readsSuspects ?? false
     this.#witness = options.witness
@@ -92,13 +90,14 @@ export class Export {
         this.room.heldChanged()
       },
     })
-    const { size, readOnly, counters, space: hold } = this
+    const { size } = backend
+    const { readOnly, counters, space: hold } = this
     this.room = new Room({ name, size, readOnly, space: backend.space, reserve: options.reserve ?? 0, counters, hold })
     this.durability = new Durability(() => this.backend, record, {
       changed: () => this.#publish(),
       worsened: (state, reason) => this.#witness.stateChanged(this.name, state, reason),
     })
-    this.presence = new Presence(() => this.backend, this.durability)
+    this.length = new ImageLength({ storage: backend, durability: this.durability, record, room: this.room })
     this.recess = new Recess(backend, this.durability, (since) => {
       this.counters[RELEASED_SINCE_AT] = since ?? 0
     })
@@ -167,12 +166,16 @@ export class Export {
 
   /** A look at the image under our feet, before each batch that writes and before each FLUSH. */
   inspect(): void {
-    this.presence.inspect()
+    this.length.inspect()
+  }
+
+  get size(): number {
+    return this.storage.size
   }
 
   /** A write ended at `end`. */
   reached(end: number): void {
-    this.presence.reached(end)
+    this.length.reached(end)
   }
 
   /** The first byte of [offset, offset + length) that a READ may not be given, if any. */

@@ -25,14 +25,14 @@ export function freezeExport(entry: Export, frozen: boolean): void {
 }
 
 /** What is known of a frozen export, when nothing is in flight. */
-export function knownOf({ durability, presence, rules, recess, policy }: Export): KnownExport {
+export function knownOf({ durability, length, rules, recess, policy }: Export): KnownExport {
   const texts = rules.map(({ text }) => text)
-  return { durability: durability.known, present: presence.present, rules: texts, releasedSince: recess.since, policy }
+  return { durability: durability.known, present: length.present, rules: texts, releasedSince: recess.since, policy }
 }
 
 /** Goes on where another process stopped, with its counters and rules put in force. */
 export function goOnWith(entry: Export, { durability, present, releasedSince }: KnownExport): void {
-  entry.presence.present = present
+  entry.length.present = present
   entry.durability.goOn(durability)
   if (releasedSince !== undefined) entry.recess.goOn(releasedSince)
 }

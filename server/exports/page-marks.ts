@@ -104,6 +104,7 @@ export class PageMarks {
     let start = -1
     let end = -1
     for (const [from, to] of this.#runs()) {
+      if (from >= size) break
       if (from !== end) {
         if (end > start) yield { start, end: Math.min(end, size) }
         start = from

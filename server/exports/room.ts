@@ -22,6 +22,8 @@ export interface RoomOptions {
 
 export class Room implements Tenant {
   readonly name: string
+  /** Bytes of the export. */
+  size: number
   readonly #options: RoomOptions
   #reserve: number
   /** What has to be left after a write. */
@@ -31,6 +33,7 @@ export class Room implements Tenant {
   constructor(options: RoomOptions) {
     this.#options = options
     this.name = options.name
+    this.size = options.size
     this.#reserve = 0
     this.reserve = options.reserve
   }
@@ -106,8 +109,8 @@ export class Room implements Tenant {
   }
 
   get mayTake(): number {
-    const { readOnly, size, counters } = this.#options
-    return readOnly ? 0 : Math.max(0, size - (counters[ALLOCATED_AT] ?? 0))
+    const { readOnly, counters } = this.#options
+    return readOnly ? 0 : Math.max(0, this.size - (counters[ALLOCATED_AT] ?? 0))
   }
 
   get held(): number {

@@ -55,6 +55,12 @@ export class ExportDirectory extends ExportRegistry<DirectoryEntry> {
     return answer ?? failed(stalledSentence(entry.name))
   }
 
+  /** Those who come from now on are told another size. */
+  resized(name: string, size: number): void {
+    const entry = this.holds(name) ? this.find(name) : undefined
+    if (entry !== undefined) this.replace({ ...entry, face: { ...entry.face, size } })
+  }
+
   /** Why nothing can be asked of an export. */
   absence(name: string): string {
     const reason = this.failed.get(name)?.reason

@@ -6,7 +6,7 @@ import type { Log } from '../observe/log.js'
 import type { HostEvents } from './io-host.js'
 
 export interface ExportHostOptions {
-  readonly limits: ConnectionLimits
+  readonly limits: ConnectionLimits & { readonly shutdownTimeoutMs: number }
   readonly stateDirectory: string | undefined
   readonly log: Log
   readonly events: HostEvents

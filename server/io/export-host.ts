@@ -1,9 +1,10 @@
 // The exports of one thread, and the connections that came to them. Law: whoever is attached here is served here to the
 // end; nothing of an export is known in two threads.
 import { closeSync } from 'node:fs'
-import { DONE, errnoName, errnoOf, type OpenedImage } from '../../backends/index.js'
+import type { OpenedImage } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
 import { actOn, type ControlReply, type ControlRequest, failed } from '../control/export-actions.js'
+import { resizeExport } from '../control/export-resize.js'
 import { Backings } from '../exports/backings.js'
 import type { Export } from '../exports/export.js'
 import { type MovedExport, type OpenedExport, openExport } from '../exports/open-export.js'
@@ -17,7 +18,9 @@ import { type Counters, count, PROTOCOL_ERRORS, PROTOCOL_ERRORS_AT, pulseBlock, 
 import { READING_COMMANDS } from '../observe/http-messages.js'
 import { VhostUserSessions } from '../vhost-user/sessions.js'
 import type { ExportHostOptions } from './export-host-options.js'
+import { finalSync } from './final-sync.js'
 import { type FrozenHost, freeze, inFlightOf, type Resumed, resume, type Served, untilIdle } from './freezing.js'
+import { followGrowth } from './growth.js'
 import type { AttachOrder, EndedFault, ExportFace, IoHost, Removal, VhostUserOrder } from './io-host.js'
 
 /** How often write-back is asked whether it failed, and the pulse is felt. */
@@ -52,7 +55,22 @@ export class ExportHost implements IoHost {
   #beat(): void {
     this.pulse[0] = Date.now()
     // A failure that is told to this process now would not be told to the next one.
-    if (!this.#frozen) for (const entry of this.#registry) entry.beat()
+    if (this.#frozen) return
+    for (const entry of this.#registry) {
+      entry.beat()
+      if (entry.length.grown) void this.#follow(entry)
+    }
+  }
+
+  async #follow(entry: Export): Promise<void> {
+    this.#acts += 1
+    if (await followGrowth(entry, this.#options.log)) this.#resized(entry)
+    this.#acts -= 1
+  }
+
+  #resized(entry: Export): void {
+    this.#vhostUsers.configChanged(entry.name)
+    this.#options.events.exportResized(entry.name, entry.size)
   }
 
   /** Bytes of replies that peers have not taken yet. */
@@ -87,29 +105,18 @@ export class ExportHost implements IoHost {
     this.#connect(order)?.start()
   }
 
-  #connect({
-    connection,
-    fd,
-    exportName,
-    established,
-    leftover,
-    client,
-    progress,
-  }: AttachOrder): Connection | undefined {
+  #connect(order: AttachOrder): Connection | undefined {
     const { limits, events } = this.#options
+    const { connection, exportName } = order
     const served = this.#registry.find(exportName)
     if (served === undefined || this.#leaving.has(served)) {
-      closeSync(fd)
+      closeSync(order.fd)
       events.connectionEnded(connection)
       return undefined
     }
     const attached = new Connection({
-      fd,
-      leftover,
-      progress,
+      ...order,
       served,
-      established,
-      client,
       limits: { ...limits, ...served.limits },
       onFault: (fault) => this.#faulted(connection, tellable(fault)),
       onEnd: () => this.#ended(connection),
@@ -148,8 +155,7 @@ export class ExportHost implements IoHost {
   attachVhostUser({ connection, fd, exportName, client }: VhostUserOrder): void {
     const found = this.#registry.find(exportName)
     const served = found !== undefined && this.#leaving.has(found) ? undefined : found
-    const onFault = (fault: EndedFault) => this.#faulted(connection, fault)
-    const onEnd = () => this.#ended(connection)
+    const [onFault, onEnd] = [(fault: EndedFault) => this.#faulted(connection, fault), () => this.#ended(connection)]
     const attached = this.#vhostUsers.attach({ fd, served, client, limits: this.#options.limits, onFault, onEnd })
     if (attached === undefined) return
     if (this.#draining) attached.drain()
@@ -167,11 +173,6 @@ export class ExportHost implements IoHost {
     this.#options.events.connectionEnded(connection)
   }
 
-  /** What guests may be told of an export has changed, as its size has. */
-  configChanged(exportName: string): void {
-    this.#vhostUsers.configChanged(exportName)
-  }
-
   async ask(request: ControlRequest): Promise<ControlReply> {
     if (request.command === 'sessions') {
       return { ok: true, result: [...this.#connections].map(([connection, { inFlight }]) => [connection, inFlight]) }
@@ -180,10 +181,21 @@ export class ExportHost implements IoHost {
     if (this.#frozen && !reads) return failed('an upgrade is under way: ask again in a moment')
     this.#acts += reads ? 0 : 1
     try {
+      if (request.command === 'resize') return await this.#resize(request)
       return await actOn(this.#registry, this.#options.log, request)
     } finally {
       this.#acts -= reads ? 0 : 1
     }
+  }
+
+  async #resize({ name = '', words = [], flags }: ControlRequest): Promise<ControlReply> {
+    const entry = this.#registry.find(name)
+    if (entry === undefined || this.#leaving.has(entry)) return failed(`there is no export '${name}'`)
+    const connections = () => this.connectionsOf(entry)
+    const idle = () => untilIdle([entry], connections, this.#options.limits.shutdownTimeoutMs)
+    const reply = await resizeExport(entry, Number(words[0]), { force: flags?.['force'] === true, connections, idle })
+    if (reply.ok) this.#resized(entry)
+    return reply
   }
 
   drain(): void {
@@ -205,7 +217,7 @@ export class ExportHost implements IoHost {
     const isIdle = await untilIdle([entry], () => this.connectionsOf(entry), timeoutMs)
     if (!isIdle) return { gone: false, unanswered: this.connectionsOf(entry).reduce(inFlightOf, 0), synced: false }
     for (const connection of this.connectionsOf(entry)) connection.destroy()
-    const synced = await this.#finalSync(entry)
+    const synced = await finalSync(entry, this.#options.log)
     this.#registry.remove(entry.name)
     this.#leaving.delete(entry)
     await this.#opened.get(entry.name)?.close()
@@ -226,18 +238,8 @@ export class ExportHost implements IoHost {
   }
 
   async sync(): Promise<boolean> {
-    const synced = await Promise.all([...this.#registry].map((entry) => this.#finalSync(entry)))
+    const synced = await Promise.all([...this.#registry].map((entry) => finalSync(entry, this.#options.log)))
     return !synced.includes(false)
-  }
-
-  async #finalSync(entry: Export): Promise<boolean> {
-    const outcome = await entry.flush()
-    entry.wasSynced = outcome === DONE && entry.waiting.oldest === undefined
-    if (outcome === DONE) return true
-    entry.notSynced(errnoOf(outcome))
-    const errno = errnoName(errnoOf(outcome))
-    this.#options.log.error({ export: entry.name, errno }, `the final sync of export ${entry.name} failed: ${errno}`)
-    return false
   }
 
   async close(): Promise<void> {

@@ -63,9 +63,14 @@ export interface Removal {
   readonly synced: boolean
 }
 
-export interface HostEvents {
+export interface ConnectionEvents {
   connectionFaulted(connection: number, fault: EndedFault): void
   connectionEnded(connection: number): void
+}
+
+export interface HostEvents extends ConnectionEvents {
+  /** Those who come from now on are told another size. */
+  exportResized(exportName: string, size: number): void
 }
 
 export interface IoHost {

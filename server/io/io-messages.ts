@@ -50,6 +50,7 @@ export type FromThread =
   | { readonly kind: 'refusal'; readonly id: number; readonly sentence: string }
   | { readonly kind: 'faulted'; readonly connection: number; readonly fault: EndedFault }
   | { readonly kind: 'ended'; readonly connection: number }
+  | { readonly kind: 'resized'; readonly exportName: string; readonly size: number }
   /** Images are opened in the main thread alone. */
   | { readonly kind: 'reopen'; readonly id: number; readonly path: string; readonly readOnly: boolean }
   | { readonly kind: 'log'; readonly line: LogLine }

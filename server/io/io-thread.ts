@@ -36,6 +36,7 @@ const host = new ExportHost({
   events: {
     connectionFaulted: (connection, fault) => tell({ kind: 'faulted', connection, fault }),
     connectionEnded: (connection) => tell({ kind: 'ended', connection }),
+    exportResized: (exportName, size) => tell({ kind: 'resized', exportName, size }),
   },
 })
 

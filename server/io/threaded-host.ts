@@ -57,6 +57,8 @@ export class ThreadedHost implements IoHost {
         return this.#events.connectionFaulted(message.connection, message.fault)
       case 'ended':
         return this.#events.connectionEnded(message.connection)
+      case 'resized':
+        return this.#events.exportResized(message.exportName, message.size)
       case 'reopen':
         return void this.#reopen(message)
       case 'answer':

@@ -73,10 +73,9 @@ export function seatsOf(guests: Iterable<Guest>, isSo: (guest: Guest) => boolean
 }
 
 /** What keeps one more out of an export where so many are: a bound by its flag; undefined where there is a seat. */
-export function boundOf({ name, config, face }: DirectoryEntry, byDefault: number, guests: Iterable<Guest>) {
+export function boundOf({ name, config, face }: DirectoryEntry, byDefault: number, taken: number) {
   const most = config?.limits.connectionsPerExportMax ?? byDefault
   const writers = face.readOnly ? undefined : config?.writers
-  const taken = seatsOf(guests, ({ seat }) => seat === name)
   if (taken < Math.min(most, writers ?? most)) return undefined
   const flag =
     writers !== undefined && writers <= most ? `--writers ${writers}` : `--connections-per-export-max ${most}`

@@ -22,4 +22,8 @@ export interface NbdServerOptions {
   readonly log: Log
   readonly tlsMode?: TlsMode
   readonly tls?: TlsUpgrade | undefined
+  /** Sessions at an export that came in by other doors. */
+  readonly elsewhere?: (exportName: string) => number
+  /** An export has another size in the directory. */
+  readonly resized?: () => void
 }

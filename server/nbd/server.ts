@@ -74,7 +74,11 @@ export class NbdServer implements HostEvents {
     this.#tls = tls
   }
 
-  /** Connections to an export. */
+  /** Connections to an export, and those that are about to be; then those alone that are. */
+  seatsAt(exportName: string): number {
+    return seatsOf(this.#guests.values(), ({ seat }) => seat === exportName)
+  }
+
   sessionsOf(exportName: string): number {
     return seatsOf(this.#guests.values(), (guest) => guest.exportName === exportName)
   }
@@ -188,15 +192,11 @@ export class NbdServer implements HostEvents {
   #enter(guest: Guest, entry: DirectoryEntry): string | undefined {
     const { limits, log } = this.#options
     const { name } = entry
-    const bound =
-      guest.seat === name ? undefined : boundOf(entry, limits.connectionsPerExportMax, this.#guests.values())
+    const taken = this.seatsAt(name) + (this.#options.elsewhere?.(name) ?? 0)
+    const bound = guest.seat === name ? undefined : boundOf(entry, limits.connectionsPerExportMax, taken)
+    const about = { ...whoIs(guest.peer), export: name, sessions: taken }
     if (bound === undefined) guest.seat = name
-    else
-      log.limited(`client refused at export ${name}: ${bound.flag}`, {
-        ...whoIs(guest.peer),
-        export: name,
-        sessions: bound.taken,
-      })
+    else log.limited(`client refused at export ${name}: ${bound.flag}`, about)
     return bound?.sentence
   }
 
@@ -215,14 +215,17 @@ export class NbdServer implements HostEvents {
     entry.host.attach({ connection, fd, exportName: entry.name, established, leftover, client })
   }
 
-  // HostEvents
-
   connectionFaulted(connection: number, { phase, reason, detail }: EndedFault): void {
     const { counters, log } = this.#options
     const guest = this.#guests.get(connection)
     if (phase === 'handshake') count(counters, HANDSHAKE_FAILURES_AT + reasonAt(HANDSHAKE_FAILURES, reason))
-    const who = guest === undefined ? {} : whoIs(guest.peer)
+    const who = guest && whoIs(guest.peer)
     log.limited(phase === 'handshake' ? 'handshake failed' : 'connection lost', { ...who, reason, detail })
+  }
+
+  exportResized(exportName: string, size: number): void {
+    this.#options.directory.resized(exportName, size)
+    this.#options.resized?.()
   }
 
   connectionEnded(connection: number): void {

@@ -9,6 +9,7 @@ import type { Range } from '../exports/range-set.js'
 import type { ExportState } from '../observe/counters.js'
 import { bootId, type Found, type RecordedImage, readRecord } from './record-files.js'
 import {
+  bytesOf,
   formatSlot,
   pairsThatFit,
   SHADOW_AT,
@@ -51,7 +52,7 @@ export function continueRecord(path: string, image: RecordedImage, stored: Store
 
 export class ImageRecord implements DurableRecord {
   readonly #fd: number
-  readonly #shadow: Buffer
+  #shadow: Buffer
   #stored: Stored
   /** Bytes of the shadow that are not zero lie in [from, to). */
   #marked = { from: 0, to: 0 }
@@ -128,6 +129,22 @@ export class ImageRecord implements DurableRecord {
     }
   }
 
+  /** A shadow that becomes longer gets its new part on the disk before any byte behind it is written to. */
+  async resized(size: number): Promise<Outcome> {
+    this.untouched = false
+    const before = this.#shadow
+    const shadow = Buffer.alloc(shadowBytes(size))
+    before.copy(shadow)
+    this.#shadow = shadow
+    this.#marked = { from: Math.min(this.#marked.from, shadow.length), to: Math.min(this.#marked.to, shadow.length) }
+    try {
+      await this.#writeAt(shadow.subarray(before.length), SHADOW_AT + before.length)
+    } catch (error) {
+      return -((error as NodeJS.ErrnoException).errno ?? -EIO)
+    }
+    return this.#write({ size })
+  }
+
   store(state: ExportState, errno: number, suspect: Iterable<Range>): Promise<Outcome> {
     return this.#write({ state, errno, suspect: pairsThatFit(suspect) })
   }
@@ -172,9 +189,4 @@ export class ImageRecord implements DurableRecord {
     })
     return this.#last
   }
-}
-
-/** First and last byte of the shadow that stand for a range of the disk. */
-function bytesOf(offset: number, length: number): [number, number] {
-  return [Math.floor(offset / SHADOW_STEP) >>> 3, Math.floor((offset + length - 1) / SHADOW_STEP) >>> 3]
 }

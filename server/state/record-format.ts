@@ -80,3 +80,8 @@ export function* shadowRanges(shadow: Uint8Array, size: number): IterableIterato
     if (start < size) yield { start, end: Math.min(size, start + SHADOW_STEP) }
   }
 }
+
+/** First and last byte of the shadow that stand for a range of the disk. */
+export function bytesOf(offset: number, length: number): [number, number] {
+  return [Math.floor(offset / SHADOW_STEP) >>> 3, Math.floor((offset + length - 1) / SHADOW_STEP) >>> 3]
+}

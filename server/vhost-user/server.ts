@@ -3,8 +3,8 @@
 import type { Socket } from 'node:net'
 import { NoDescriptorError, OpenError } from '../../backends/index.js'
 import type { DirectoryEntry, ExportDirectory } from '../io/directory.js'
-import type { EndedFault, HostEvents, IoHost } from '../io/io-host.js'
-import type { Session } from '../nbd/guest.js'
+import type { ConnectionEvents, EndedFault, IoHost } from '../io/io-host.js'
+import { boundOf, type Session } from '../nbd/guest.js'
 import { descriptorOf } from '../nbd/hand-over.js'
 import { type ListenAddress, type Listener, listenOn, listenOnMoved } from '../nbd/listen.js'
 import {
@@ -27,10 +27,12 @@ const PEER = 'vhost-user'
 export interface VhostUserServerOptions {
   readonly directory: ExportDirectory
   readonly counters: Counters
-  readonly limits: { readonly connectionsMax: number }
+  readonly limits: { readonly connectionsMax: number; readonly connectionsPerExportMax: number }
   readonly log: Log
   /** Numbers of connections, which all front ends share. */
   readonly nextConnection: () => number
+  /** Sessions at an export that came in by other doors. */
+  readonly elsewhere: (exportName: string) => number
 }
 
 interface Guest {
@@ -40,7 +42,7 @@ interface Guest {
   readonly host: IoHost
 }
 
-export class VhostUserServer implements HostEvents {
+export class VhostUserServer implements ConnectionEvents {
   readonly #options: VhostUserServerOptions
   readonly listeners: Listener[] = []
   readonly #guests = new Map<number, Guest>()
@@ -111,6 +113,9 @@ export class VhostUserServer implements HostEvents {
     }
     if (entry === undefined || entry.leaving)
       return this.#turnAway(accepted, { export: exportName, reason: 'not served' })
+    const taken = this.sessionsOf(exportName) + this.#options.elsewhere(exportName)
+    const bound = boundOf(entry, limits.connectionsPerExportMax, taken)
+    if (bound !== undefined) return this.#turnAway(accepted, { export: exportName, reason: bound.flag })
     try {
       this.take(descriptorOf(accepted), entry)
     } catch (error) {
@@ -137,7 +142,7 @@ export class VhostUserServer implements HostEvents {
     host.attachVhostUser({ connection, fd, exportName: name, client: PEER })
   }
 
-  // HostEvents
+  // ConnectionEvents
 
   connectionFaulted(connection: number, { phase, reason, detail }: EndedFault): void {
     const { counters, log } = this.#options

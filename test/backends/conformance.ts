@@ -2,7 +2,7 @@
 // backend calls it.
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { type Backend, DONE, NOT_FAST, WOULD_BLOCK, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
+import { type Backend, DONE, EOPNOTSUPP, NOT_FAST, WOULD_BLOCK, ZERO_FAST, ZERO_PUNCH } from '../../backends/index.js'
 
 /** Opens a disk of `size` bytes that reads as zeroes; closing it is the suite's. */
 export type OpenDisk = (size: number) => Promise<Backend>
@@ -57,6 +57,7 @@ export function conformance(kind: string, open: OpenDisk): void {
     for (const [offset, length] of PLACES) changes(withDisk, offset, length)
     answers(withDisk)
     sizes(withDisk)
+    lengths(withDisk)
   })
 }
 
@@ -166,4 +167,22 @@ function sizes(withDisk: WithDisk): void {
       assert.equal(await disk.flush(), DONE)
       assert.deepEqual(await disk.extents(0, 0, 10), [])
     }, 0))
+}
+
+function lengths(withDisk: WithDisk): void {
+  test('grows by zeroes, and what was cut off is gone when it grows again', () =>
+    withDisk(async (disk) => {
+      assert.equal(disk.measure(), SIZE)
+      const grown = await disk.resize(2 * SIZE)
+      if (grown === EOPNOTSUPP) return assert.equal(disk.size, SIZE)
+      assert.equal(grown, DONE)
+      assert.deepEqual([disk.size, disk.measure(), disk.look().present], [2 * SIZE, 2 * SIZE, 2 * SIZE])
+      assert.equal(await write(disk, pattern(SIZE, 1), SIZE), DONE)
+      assert.deepEqual(await read(disk, SIZE, SIZE), pattern(SIZE, 1))
+      assert.equal(await disk.resize(SIZE + 1000), DONE)
+      assert.deepEqual([disk.size, disk.look().present], [SIZE + 1000, SIZE + 1000])
+      assert.equal(await disk.resize(2 * SIZE), DONE)
+      assert.deepEqual(await read(disk, SIZE, 1000), pattern(SIZE, 1).subarray(0, 1000))
+      assert.deepEqual(await read(disk, SIZE + 1000, SIZE - 1000), new Uint8Array(SIZE - 1000))
+    }))
 }

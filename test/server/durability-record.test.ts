@@ -26,6 +26,10 @@ class Notebook implements DurableRecord {
     return true
   }
 
+  async resized(): Promise<number> {
+    return DONE
+  }
+
   async store(state: ExportState, _errno: number, suspect: Iterable<Range>): Promise<number> {
     this.state = state
     this.suspect = [...suspect]

@@ -29,6 +29,8 @@ export interface Controlled {
   summaries(): Promise<ExportSummary[]>
   summary(name: string): Promise<ExportSummary | undefined>
   sessions(): Promise<Session[]>
+  /** The same server once more, after its end. */
+  again(): Promise<Controlled>
 }
 
 export interface ControlledOptions extends StartOptions {
@@ -101,6 +103,7 @@ export async function control(scope: Scope, folder: string, options: ControlledO
     summaries,
     summary: async (name) => (await summaries()).find((each) => each.name === name),
     sessions: () => result<Session[]>({ command: 'sessions' }),
+    again: () => control(scope, folder, options),
   }
 }
 

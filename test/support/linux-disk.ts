@@ -213,6 +213,14 @@ export class LinuxDisk implements Backend {
     return DONE
   }
 
+  measure(): number {
+    return this.size
+  }
+
+  async resize(): Promise<Outcome> {
+    return EOPNOTSUPP
+  }
+
   look(): Condition {
     return this.#inner.look()
   }
