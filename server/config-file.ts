@@ -59,9 +59,13 @@ class FileReader {
       throw this.#refuse(pair.key, `export '${name}' has to be a table with its image: image: PATH`)
     const image = pair.value.get('image')
     if (typeof image !== 'string') throw this.#refuse(pair.key, `export '${name}' has no image: add image: PATH`)
-    // A relative path is the file's neighbour, wherever the server was started.
-    this.images.push(`${name}=${resolve(dirname(this.#path), image)}`)
+    this.images.push(`${name}=${this.#besideFile(image)}`)
     for (const inner of pair.value.items) if (this.#name(inner) !== 'image') this.#readKey(inner, 'export', name)
+  }
+
+  /** A relative path is the file's neighbour, wherever the server was started. */
+  #besideFile(path: string): string {
+    return resolve(dirname(this.#path), path)
   }
 
   #readKey(pair: Pair, place: 'server' | 'export', exportName: string | undefined): void {
@@ -71,7 +75,8 @@ class FileReader {
     if (rule === undefined || !known.includes(key)) throw this.#refuse(pair.key, this.#unknown(key, place, known))
     const what = `${this.#place(pair.key)}: ${key}`
     if (rule.kind === 'boolean') return this.#flag(key, this.#truth(pair, what), exportName)
-    const words = this.#wordsOf(pair, rule, what)
+    const given = this.#wordsOf(pair, rule, what)
+    const words = key === 'dir' ? given.map((word) => this.#besideFile(word)) : given
     for (const word of words) this.#check(rule, word, what)
     this.#add(key, rule, words, exportName)
   }

@@ -66,6 +66,13 @@ const OWN: Readonly<Record<string, KeyRule>> = {
     describe: 'names by which HTTP may be asked for',
     check: parseHostName,
   },
+  dir: {
+    place: 'server',
+    kind: 'words',
+    example: '[/srv/images]',
+    describe: 'folders of which every image is served, as they come and go',
+    check: anything,
+  },
   'state-dir': {
     place: 'server',
     kind: 'word',

@@ -13,6 +13,8 @@ import type { ActivatedSocket } from './service-manager.js'
 import { parseCount, parseHostName, parseHttp, parseListen, UsageError } from './values.js'
 
 export interface Config {
+  /** Folders whose images are all served. */
+  readonly folders: readonly string[]
   /** The words that it was made of. */
   readonly flags: ServeFlags
   readonly exports: readonly ExportConfig[]
@@ -35,6 +37,7 @@ export interface Config {
 /** The flags of `candor serve` as they were given, names as on the command line; those of limits.ts besides. */
 export interface ServeFlags {
   readonly images: readonly string[]
+  readonly dir?: readonly string[]
   readonly config?: string
   readonly check?: boolean
   readonly create?: readonly string[]
@@ -115,9 +118,12 @@ export function defaultStateDirectory(): string {
 
 /** @throws UsageError */
 export function configOf(flags: ServeFlags, activated: readonly ActivatedSocket[] = []): Config {
-  if (flags.images.length === 0) throw new UsageError("no image is given: candor serve IMAGE, or 'candor serve --help'")
+  const folders = flags.dir ?? []
+  if (flags.images.length === 0 && folders.length === 0)
+    throw new UsageError("no image is given: candor serve IMAGE, or 'candor serve --help'")
   const stateDirectory = flags['state-dir'] ?? defaultStateDirectory()
   return Object.freeze({
+    folders,
     flags,
     exports: exportsOf(flags),
     listen: listenOf(flags, activated),

@@ -7,6 +7,8 @@ export interface Limits extends NbdLimits {
   readonly httpConnectionsMax: number
   /** Status pages that are kept up to date at once; one more gets 503. */
   readonly httpWatchersMax: number
+  /** Images that are served of each folder. */
+  readonly folderImagesMax: number
   /** How long a stop waits for requests in flight. */
   readonly shutdownTimeoutMs: number
   /** How long the new process of an upgrade may take until it is ready to be handed everything. */
@@ -101,6 +103,12 @@ export const LIMITS: Readonly<Record<string, LimitRule>> = {
     unit: 'count',
     byDefault: 32,
     describe: 'status pages kept up to date at once; one more gets 503',
+  },
+  'dir-images-max': {
+    key: 'folderImagesMax',
+    unit: 'count',
+    byDefault: 1000,
+    describe: 'images of each --dir that are served; more are left out',
   },
   'shutdown-timeout': {
     key: 'shutdownTimeoutMs',

@@ -16,6 +16,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   'images',
   'words',
   'listen',
+  'dir',
   'inject',
   'http-name',
   'reserve',

@@ -6,6 +6,7 @@ import { type ChosenEngine, chooseIoEngine } from '../backends/index.js'
 import type { Config } from './config.js'
 import { type ControlDoor, openControl } from './control/control-server.js'
 import type { ControlReply, ControlRequest } from './control/export-actions.js'
+import { ImageFolders } from './control/image-folders.js'
 import { Operator } from './control/operator.js'
 import { reload } from './control/reload.js'
 import { withinOpenFiles } from './descriptor-room.js'
@@ -49,6 +50,7 @@ class Service implements RunningService {
   readonly #http: HttpDesk
   #control: ControlDoor | undefined
   #lockFd: number | undefined
+  readonly #folders: ImageFolders
 
   constructor(config: Config, around: ServiceSurroundings) {
     this.#around = around
@@ -71,6 +73,9 @@ class Service implements RunningService {
     this.#desk = new ExportDesk({ directory, log, makeHost, workersMax, keepsRecords, shutdownTimeoutMs, changed })
     const [desk, frontEnds, output] = [this.#desk, this.#frontEnds, this.#output]
     const answer = (request: ControlRequest) => this.#operator.answer(request)
+    const sessionsOf = (exportName: string) => frontEnds.sessionsOf(exportName)
+    this.#folders = new ImageFolders({ config: () => this.#config, desk, directory, sessionsOf, log })
+    this.#undo.push(() => this.#folders.close())
     const { engine: ioEngine } = this.#io
     this.#http = new HttpDesk({ directory, desk, log, answer, ioEngine, counters, pulse: this.#pulse })
     const { manager } = around
@@ -97,7 +102,10 @@ class Service implements RunningService {
     }
     const [log, frontEnds, counters] = [this.#log, this.#frontEnds, this.#counters]
     const pulses = [this.#pulse, ...hosts.map(({ pulse }) => pulse)]
-    const closeDoors = async () => void (await Promise.all([control?.leave(), door.close()]))
+    const closeDoors = async () => {
+      this.#folders.close()
+      await Promise.all([control?.leave(), door.close()])
+    }
     const endLog = () => this.#endLog()
     return { log, limits, frontEnds, hosts, exports, counters, pulses, doors, closeDoors, endLog }
   }
@@ -116,6 +124,7 @@ class Service implements RunningService {
       if (stateDirectory !== undefined) this.#locked(await takeStateDirectory(stateDirectory))
       this.#undo.push(() => this.#closeHosts())
       await this.#desk.addAll(exports)
+      await this.#folders.open()
       this.outgrowing = this.#desk.outgrowing
       for (const about of this.outgrowing) this.#log.warn(about, `the images on ${about.mount} could outgrow it`)
       await this.#openControl()
@@ -149,6 +158,7 @@ class Service implements RunningService {
       await this.#openControl(moved.controlFd)
       this.addresses.push(...(await listenOnward(moved, config, frontEnds, log)))
       await this.#openHttp(moved.http)
+      await this.#folders.open()
       const stub = await predecessor.hear((guest) => welcome(frontEnds.nbd, guest))
       this.upgrading.stub = moved.stubFd === undefined ? stub : new Channel(moved.stubFd)
     } catch (error) {
@@ -178,9 +188,11 @@ class Service implements RunningService {
     }
     const over = reloading?.()
     try {
-      return await reload({ read, current: () => this.#config, adopt, desk, directory, frontEnds, output, log })
+      const [images, current] = [() => this.#folders.images, () => this.#config]
+      return await reload({ read, current, adopt, images, desk, directory, frontEnds, output, log })
     } finally {
       over?.()
+      this.#folders.forgive()
     }
   }
 

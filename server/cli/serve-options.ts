@@ -15,6 +15,7 @@ const limitOptions = Object.entries(LIMITS).map(([flag, rule]): [string, Options
 export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
   config: { ...word, describe: 'a YAML file with the same words; those of the command line go before it' },
   check: { type: 'boolean', describe: 'only say whether the words and the file are sound' },
+  dir: { ...words, describe: 'serve every image in this folder, as they come and go; may be given again' },
   create: { ...words, describe: 'make images that are missing, sparse, of this size: 10G, or EXPORT=10G' },
   'read-only': { type: 'boolean', describe: 'refuse everything that writes' },
   'read-only-export': { ...words, describe: 'the same for this export alone; may be given again' },

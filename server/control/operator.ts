@@ -6,6 +6,7 @@ import { addedExport, EXPORT_FLAGS, type ExportFlags, policyOf } from '../config
 import type { FrontEnds } from '../front-ends.js'
 import { type DirectoryEntry, type ExportDirectory, stalledSentence } from '../io/directory.js'
 import type { ExportDesk } from '../io/export-desk.js'
+import type { RemovalKind } from '../io/io-host.js'
 import { LOG_LEVELS, type LogOutput } from '../observe/log.js'
 import { parseSize, UsageError } from '../values.js'
 import { type ControlReply, type ControlRequest, failed } from './export-actions.js'
@@ -70,7 +71,9 @@ export class Operator {
     if (desk.forgetFailed(name)) return { ok: true, result: { name, synced: true } }
     return desk.alone(async () => {
       const entry = directory.holds(name) ? directory.find(name) : undefined
-      return entry === undefined ? failed(directory.absence(name)) : removeFrom(desk, entry, flags?.['force'] === true)
+      return entry === undefined
+        ? failed(directory.absence(name))
+        : removeFrom(desk, entry, flags?.['force'] === true ? 'force' : 'drain')
     })
   }
 
@@ -113,9 +116,9 @@ function exportFlags(flags: ControlRequest['flags'] = {}): ExportFlags {
 }
 
 /** Takes an export out of service, and tells how that went. */
-export async function removeFrom(desk: ExportDesk, entry: DirectoryEntry, force: boolean): Promise<ControlReply> {
+export async function removeFrom(desk: ExportDesk, entry: DirectoryEntry, how: RemovalKind): Promise<ControlReply> {
   const { name } = entry
-  const removal = await desk.remove(entry, force)
+  const removal = await desk.remove(entry, how)
   if (removal === undefined) return failed(stalledSentence(name))
   if (!removal.gone) {
     const requests = removal.unanswered === 0 ? 'its storage' : `its storage has ${removal.unanswered} requests, and`

@@ -3,6 +3,7 @@
 
 import { OpenError } from '../../backends/index.js'
 import type { Config, ServeFlags } from '../config.js'
+import { addedExport } from '../config-added.js'
 import type { ExportConfig } from '../config-exports.js'
 import { keysFor } from '../config-keys.js'
 import type { FrontEnds } from '../front-ends.js'
@@ -31,6 +32,8 @@ export interface ReloadOptions {
   /** What the server goes by. */
   readonly current: () => Config
   readonly adopt: (config: Config) => void
+  /** What is served of folders, with the words for all. */
+  readonly images: () => readonly { readonly name: string; readonly path: string }[]
   readonly desk: ExportDesk
   readonly directory: ExportDirectory
   readonly frontEnds: Pick<FrontEnds, 'secureBy' | 'sessionsOf'>
@@ -77,7 +80,7 @@ class Reload {
   }
 
   async run(): Promise<Reloaded> {
-    const { frontEnds, output, adopt } = this.#options
+    const { frontEnds, output, adopt, images, directory } = this.#options
     const [before, wanted] = [this.#before, this.#wanted]
     const fixed = keysFor('server').filter((key) => key !== 'log-level' && !isOfExports(key))
     const differing = fixed.filter((key) => !same(wordOf(wanted, key), wordOf(before, key)))
@@ -90,7 +93,12 @@ class Reload {
     await this.#exports()
     const kept = Object.fromEntries(fixed.map((key) => [key, wordOf(before, key)]))
     const { exports, logLevel, flags } = wanted
-    adopt({ ...before, tls, exports, logLevel, flags: { ...flags, ...kept } as ServeFlags })
+    const adopted = { ...before, tls, exports, logLevel, flags: { ...flags, ...kept } as ServeFlags }
+    adopt(adopted)
+    for (const { name, path } of images()) {
+      const entry = directory.holds(name) ? directory.find(name) : undefined
+      if (entry !== undefined) await this.#change(entry, addedExport(adopted, `${name}=${path}`, {}))
+    }
     return this.#result
   }
 
@@ -110,7 +118,7 @@ class Reload {
     if (desk.forgetFailed(name)) this.#result.removed.push(name)
     const entry = directory.holds(name) ? directory.find(name) : undefined
     if (entry === undefined) return true
-    const reply = await removeFrom(desk, entry, false)
+    const reply = await removeFrom(desk, entry, 'drain')
     if (!reply.ok) this.#result.failed.push({ name, reason: reply.error })
     const isGone = !directory.holds(name)
     if (isGone) this.#result.removed.push(name)

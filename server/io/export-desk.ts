@@ -13,7 +13,7 @@ import type { Log } from '../observe/log.js'
 import { BackingDesk, type Outgrowing } from './backing-desk.js'
 import { answerOf, type DirectoryEntry, type ExportDirectory, stalledSentence, unlessStalled } from './directory.js'
 import { ImageClaims, refuseSharedImages } from './image-claims.js'
-import type { IoHost, Removal } from './io-host.js'
+import type { IoHost, Removal, RemovalKind } from './io-host.js'
 import { Placement } from './placement.js'
 
 /** Images that are opened at once: each waits for a few syncs of its record, which the file system does together. */
@@ -202,12 +202,12 @@ export class ExportDesk {
    * Takes an export out of service, as IoHost.remove does. undefined: its thread stands still; it will leave when that
    * goes on.
    */
-  async remove(entry: DirectoryEntry, force: boolean): Promise<Removal | undefined> {
+  async remove(entry: DirectoryEntry, how: RemovalKind): Promise<Removal | undefined> {
     const { name, host } = entry
     this.#directory.replace({ ...entry, leaving: true })
-    const removal = host.remove(name, force, this.#options.shutdownTimeoutMs).then((how) => {
-      if (how.gone) this.#removed(name, host)
-      return how
+    const removal = host.remove(name, how, this.#options.shutdownTimeoutMs).then((removal) => {
+      if (removal.gone) this.#removed(name, host)
+      return removal
     })
     return unlessStalled(host, removal)
   }

@@ -21,7 +21,7 @@ import type { ExportHostOptions } from './export-host-options.js'
 import { finalSync } from './final-sync.js'
 import { type FrozenHost, freeze, inFlightOf, type Resumed, resume, type Served, untilIdle } from './freezing.js'
 import { followGrowth } from './growth.js'
-import type { AttachOrder, EndedFault, ExportFace, IoHost, Removal, VhostUserOrder } from './io-host.js'
+import type { AttachOrder, EndedFault, ExportFace, IoHost, Removal, RemovalKind, VhostUserOrder } from './io-host.js'
 
 /** How often write-back is asked whether it failed, and the pulse is felt. */
 const BEAT_MS = 1000
@@ -208,16 +208,16 @@ export class ExportHost implements IoHost {
     this.#connections.get(connection)?.destroy()
   }
 
-  async remove(exportName: string, force: boolean, timeoutMs: number): Promise<Removal> {
+  async remove(exportName: string, how: RemovalKind, timeoutMs: number): Promise<Removal> {
     const entry = this.#registry.find(exportName)
     if (entry === undefined) throw new TypeError(`export '${exportName}' is to be removed, and is not there`)
     this.#leaving.add(entry)
     entry.shutDown()
-    for (const connection of this.connectionsOf(entry)) force ? connection.destroy() : connection.drain()
+    for (const connection of this.connectionsOf(entry)) how === 'force' ? connection.destroy() : connection.drain()
     const isIdle = await untilIdle([entry], () => this.connectionsOf(entry), timeoutMs)
     if (!isIdle) return { gone: false, unanswered: this.connectionsOf(entry).reduce(inFlightOf, 0), synced: false }
     for (const connection of this.connectionsOf(entry)) connection.destroy()
-    const synced = await finalSync(entry, this.#options.log)
+    const synced = await finalSync(entry, this.#options.log, how === 'moved')
     this.#registry.remove(entry.name)
     this.#leaving.delete(entry)
     await this.#opened.get(entry.name)?.close()

@@ -3,9 +3,9 @@ import { DONE, errnoName, errnoOf } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import type { Log } from '../observe/log.js'
 
-/** False when it failed. */
-export async function finalSync(entry: Export, log: Log): Promise<boolean> {
-  const outcome = await entry.flush()
+/** False when it failed. `moved`: it is believed wherever the path leads, and the image is let go of. */
+export async function finalSync(entry: Export, log: Log, moved = false): Promise<boolean> {
+  const outcome = await (moved ? entry.recess.begin() : entry.flush())
   entry.wasSynced = outcome === DONE && entry.waiting.oldest === undefined
   if (outcome === DONE) return true
   entry.notSynced(errnoOf(outcome))

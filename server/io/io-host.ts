@@ -54,6 +54,9 @@ export interface EndedFault {
   readonly detail: string
 }
 
+/** `force`: connections are ended first. `moved`: its path leads elsewhere, which keeps no sync from being believed. */
+export type RemovalKind = 'drain' | 'force' | 'moved'
+
 /** How the removal of an export went. */
 export interface Removal {
   /** False: storage has kept requests for too long, so the export stays, and takes no new requests. */
@@ -90,10 +93,10 @@ export interface IoHost {
   /** Ends a connection; what it asked for and was not answered is not answered any more. */
   disconnect(connection: number): void
   /**
-   * Stops to serve one export: its requests in flight are answered, unless `force` ends their connections first; new ones
+   * Stops to serve one export: its requests in flight are answered, unless their connections are ended first; new ones
    * are refused; then comes the final sync, and the image is given back.
    */
-  remove(exportName: string, force: boolean, timeoutMs: number): Promise<Removal>
+  remove(exportName: string, how: RemovalKind, timeoutMs: number): Promise<Removal>
   attachVhostUser(order: VhostUserOrder): void
   /** Asks one export something, by name, or all of them. */
   ask(request: ControlRequest): Promise<ControlReply>

@@ -8,7 +8,7 @@ import type { MovedConnection } from '../nbd/moved.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import type { Counters } from '../observe/counters.js'
 import type { LogLine } from '../observe/log.js'
-import type { AttachOrder, EndedFault, VhostUserOrder } from './io-host.js'
+import type { AttachOrder, EndedFault, RemovalKind, VhostUserOrder } from './io-host.js'
 
 /** What an I/O thread starts with. */
 export interface IoThreadData {
@@ -30,7 +30,7 @@ export type Call =
   | { readonly name: 'goOn'; readonly connections: readonly MovedConnection[] }
   | { readonly name: 'abandon' }
   | { readonly name: 'ask'; readonly request: ControlRequest }
-  | { readonly name: 'remove'; readonly exportName: string; readonly force: boolean; readonly timeoutMs: number }
+  | { readonly name: 'remove'; readonly exportName: string; readonly how: RemovalKind; readonly timeoutMs: number }
   | { readonly name: 'finish'; readonly timeoutMs: number }
   | { readonly name: 'sync' }
   | { readonly name: 'close' }

@@ -53,7 +53,7 @@ function carryOut(call: Call): Promise<unknown> {
     case 'ask':
       return host.ask(call.request)
     case 'remove':
-      return host.remove(call.exportName, call.force, call.timeoutMs)
+      return host.remove(call.exportName, call.how, call.timeoutMs)
     case 'finish':
       return host.finish(call.timeoutMs)
     case 'sync':

@@ -11,7 +11,7 @@ import type { BackingShare } from '../observe/backing-block.js'
 import { pulseBlock } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import type { FrozenHost } from './freezing.js'
-import type { AttachOrder, ExportFace, HostEvents, IoHost, Removal, VhostUserOrder } from './io-host.js'
+import type { AttachOrder, ExportFace, HostEvents, IoHost, Removal, RemovalKind, VhostUserOrder } from './io-host.js'
 import type { Call, FromThread, IoThreadData, ToThread } from './io-messages.js'
 
 export interface ThreadedHostOptions {
@@ -130,8 +130,8 @@ export class ThreadedHost implements IoHost {
     this.#tell({ kind: 'disconnect', connection })
   }
 
-  remove(exportName: string, force: boolean, timeoutMs: number): Promise<Removal> {
-    return this.#call({ name: 'remove', exportName, force, timeoutMs })
+  remove(exportName: string, how: RemovalKind, timeoutMs: number): Promise<Removal> {
+    return this.#call({ name: 'remove', exportName, how, timeoutMs })
   }
 
   ask(request: ControlRequest): Promise<ControlReply> {
