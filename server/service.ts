@@ -175,9 +175,7 @@ class Service implements RunningService {
     this.#undo.push(() => control.close())
   }
 
-  async reload(): Promise<void> {
-    await this.#reload()
-  }
+  readonly reload = async (): Promise<void> => void (await this.#reload())
 
   async #reload(): Promise<ControlReply> {
     const [desk, directory, output, log] = [this.#desk, this.#directory, this.#output, this.#log]

@@ -14,7 +14,7 @@ import { removeFrom } from './operator.js'
 
 /** A file that did not change for so long is whole. */
 const SETTLE_MS = 3000
-/** A change is looked at when no other has come for so long. */
+/** A change is looked at after so long, with those that came meanwhile. */
 const QUIET_MS = 200
 /** Network file systems tell of nothing. */
 const RESCAN_MS = 5000
@@ -41,6 +41,7 @@ export class ImageFolder {
   readonly #told = new Set<string>()
   #watcher: FSWatcher | undefined
   #timer: NodeJS.Timeout | undefined
+  #due = Number.POSITIVE_INFINITY
   #scanning: Promise<void> | undefined
   #closed = false
 
@@ -86,10 +87,16 @@ export class ImageFolder {
     this.#watcher?.close()
   }
 
+  /** Not later than another look that is due: a file that never rests keeps no other waiting. */
   #scanIn(delayMs: number): void {
-    if (this.#closed) return
+    const due = performance.now() + delayMs
+    if (this.#closed || due >= this.#due) return
+    this.#due = due
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => void this.scan(), delayMs)
+    this.#timer = setTimeout(() => {
+      this.#due = Number.POSITIVE_INFINITY
+      void this.scan()
+    }, delayMs)
     this.#timer.unref()
   }
 
