@@ -40,7 +40,7 @@ export async function untilGone(pid: number): Promise<void> {
   }
 }
 
-function kill(pid: number, signal: NodeJS.Signals): void {
+export function kill(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal)
   } catch {

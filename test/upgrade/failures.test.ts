@@ -5,7 +5,7 @@ import { rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { CANDOR_MAIN } from '../support/candor.js'
-import { imageAt } from '../support/controlled.js'
+import { imageAt, until } from '../support/controlled.js'
 import { attach, KIB, lastFirst, logged, MIB } from '../support/faults.js'
 import { type Lineage, startLineage } from '../support/lineage.js'
 import { SteadyClient } from '../support/steady-client.js'
@@ -59,8 +59,8 @@ const PROGRAMS: Readonly<Record<string, { readonly text: string; readonly why: R
   'is killed': { text: "process.kill(process.pid, 'SIGKILL')", why: /the new process was ended by SIGKILL/ },
   'says nothing': {
     text: 'setInterval(() => {}, 1000)',
-    why: /the new process did not get as far as 'hello' in 500 ms/,
-    words: ['--upgrade-timeout', '500ms'],
+    why: /the new process did not get as far as 'hello' in 5000 ms/,
+    words: ['--upgrade-timeout', '5s'],
   },
   'speaks another format': {
     text: `import { writeSync } from 'node:fs'
@@ -94,7 +94,8 @@ for (const [how, { text, why, words = [] }] of Object.entries(PROGRAMS)) {
     const { pid } = scene.server
     assert.match(await scene.server.refused(), why)
     assert.equal(scene.server.pid, pid)
-    assert.equal(logged(scene.server.candor, /^the upgrade came to nothing, and this process goes on$/).length, 1)
+    const told = async () => logged(scene.server.candor, /^the upgrade came to nothing, and this process goes on$/)
+    await until('logged', told, (lines) => lines.length === 1)
     await goesOn(scene)
   })
 }
@@ -102,7 +103,7 @@ for (const [how, { text, why, words = [] }] of Object.entries(PROGRAMS)) {
 test('a configuration that is not sound, or that speaks of another disk, is refused by the new process', async (t) => {
   const scope = lastFirst(t)
   let file = ''
-  const write = (path: string, more = '') => writeFileSync(file, `exports:\n  disk: { path: ${path} }\n${more}`)
+  const write = (path: string, more = '') => writeFileSync(file, `exports:\n  disk: { image: ${path} }\n${more}`)
   const server = await startLineage(scope, (folder) => {
     file = join(folder, 'candor.yaml')
     imageAt(join(folder, 'other'), 8 * MIB)
