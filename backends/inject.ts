@@ -70,8 +70,12 @@ function errnoAndRange(part: string, text: string, words: RuleWords): { errno?: 
   return { ...(errno !== undefined && { errno }), ...range }
 }
 
-/** The rules as a plan. `onHit` hears of every fault; `random` gives numbers from 0 to 1. */
-export function injectionPlan(rules: readonly InjectionRule[], onHit: () => void, random = Math.random): FaultPlan {
+/** The rules as a plan. `onHit` hears of every fault, and of the rule that made it; `random` gives numbers from 0 to 1. */
+export function injectionPlan(
+  rules: readonly InjectionRule[],
+  onHit: (rule: InjectionRule) => void,
+  random = Math.random,
+): FaultPlan {
   const hits = new Map(rules.map((rule) => [rule, 0]))
   return (operation) => {
     if (operation.command === 'probe') return undefined
@@ -80,7 +84,7 @@ export function injectionPlan(rules: readonly InjectionRule[], onHit: () => void
     // What has to wait first is left to the waiting twin, which can.
     if (operation.now && rule.delayMs > 0) return { outcome: WOULD_BLOCK }
     hits.set(rule, (hits.get(rule) ?? 0) + 1)
-    onHit()
+    onHit(rule)
     return faultOf(rule, operation)
   }
 }

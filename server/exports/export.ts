@@ -70,8 +70,8 @@ export class Export {
   readonly #witness: ExportWitness
   readonly #ledger: Ledger | undefined
   readonly length: ImageLength
-  /** Faults that are injected. */
-  rules: readonly InjectionRule[] = []
+  /** Faults that are injected, and how often still. */
+  rules = new Map<InjectionRule, number>()
 
   constructor(options: ExportOptions) {
     const { name, backend, record } = options
@@ -105,8 +105,11 @@ export class Export {
 
   /** Fails requests by these rules from now on, until it is called with none. */
   inject(rules: readonly InjectionRule[]): void {
-    this.rules = rules
-    const plan = injectionPlan(rules, () => count(this.counters, INJECTED_AT))
+    this.rules = new Map(rules.map((rule) => [rule, rule.countMax]))
+    const plan = injectionPlan(rules, (rule) => {
+      count(this.counters, INJECTED_AT)
+      this.rules.set(rule, (this.rules.get(rule) ?? 0) - 1)
+    })
     this.backend = rules.length === 0 ? this.storage : withFaults(this.storage, plan)
     this.counters[INJECTING_AT] = rules.length
   }

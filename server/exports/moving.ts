@@ -9,8 +9,8 @@ export interface KnownExport {
   readonly durability: KnownDurability
   /** Bytes of the image that were there at the last look. */
   readonly present: number
-  /** Injection rules in force, as they were given. */
-  readonly rules: readonly string[]
+  /** Injection rules in force, as they were given, and how often they may still hit. */
+  readonly rules: readonly (readonly [text: string, countMax: number])[]
   /** When an operator had the image let go of, in ms since the epoch. */
   readonly releasedSince: number | undefined
   /** By the operator's last word. */
@@ -26,7 +26,8 @@ export function freezeExport(entry: Export, frozen: boolean): void {
 
 /** What is known of a frozen export, when nothing is in flight. */
 export function knownOf({ durability, length, rules, recess, policy }: Export): KnownExport {
-  const texts = rules.map(({ text }) => text)
+  const left = [...rules].filter(([, countMax]) => countMax > 0)
+  const texts = left.map(([{ text }, countMax]) => [text, countMax] as const)
   return { durability: durability.known, present: length.present, rules: texts, releasedSince: recess.since, policy }
 }
 

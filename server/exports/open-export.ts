@@ -76,7 +76,7 @@ export async function openExport(
     const rules = { onSpace, reserve, readsSuspects }
     const entry = new Export({ name, backend, witness: log, record, ledger, ...rules })
     entry.set({ limits: config.limits })
-    injectInto(entry, moved?.known.rules.map(parseRule) ?? inject, log)
+    injectInto(entry, moved?.known.rules.map(([text, countMax]) => ({ ...parseRule(text), countMax })) ?? inject, log)
     if (found !== undefined) await putInForce(entry, found, log)
     if (moved !== undefined) goOn(entry, moved)
     if (stateDirectory === undefined && !readOnly) {

@@ -150,7 +150,8 @@ export class SpaceHold {
 
   #enter(held: HeldRequest): void {
     this.#requests.add(held)
-    this.#since ??= held.since
+    // What was held elsewhere before comes here in any order.
+    this.#since = Math.min(this.#since ?? held.since, held.since)
     this.#events.changed(this.held, this.#since)
     this.#timer ??= setInterval(() => this.#room.wakeFirst('retry'), RETRY_MS)
   }

@@ -67,13 +67,15 @@ export class Upgrade {
     const { log } = this.#site
     this.#refuseGuests()
     const successor = new Successor()
+    const { pid } = successor
+    log.info({ pid }, 'upgrade: a new process starts')
     try {
       await this.#introduce(successor)
-      log.info({ pid: successor.pid }, 'upgrade: the new process is prepared')
+      log.info({ pid }, 'upgrade: the new process is prepared')
       await this.#bringToRest()
-      log.info({ pid: successor.pid }, 'upgrade: everything is at rest')
+      log.info({ pid }, 'upgrade: everything is at rest')
       this.#handOver(successor)
-      log.info({ pid: successor.pid }, 'upgrade: everything is handed over')
+      log.info({ pid }, 'upgrade: everything is handed over')
       await successor.expect('ready', this.#leftMs)
       successor.tell({ kind: 'commit' })
       await successor.expect('serving')
@@ -83,7 +85,7 @@ export class Upgrade {
       throw error
     }
     this.pauseMs = performance.now() - this.#pausedAt
-    log.info({ pid: successor.pid, ms: Math.round(this.pauseMs) }, `upgrade: process ${successor.pid} serves`)
+    log.info({ pid, ms: Math.round(this.pauseMs) }, `upgrade: process ${pid} serves`)
     this.#letGo()
     return successor
   }

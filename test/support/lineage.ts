@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { UpgradeResult } from '../../server/upgrade/upgrading.js'
 import type { Ended } from './candor.js'
-import { type Controlled, type ControlledOptions, control, folderOf } from './controlled.js'
+import { type Controlled, control, folderOf } from './controlled.js'
 import type { Scope } from './faults.js'
 
 const POLL_MS = 5
@@ -40,7 +40,7 @@ export async function untilGone(pid: number): Promise<void> {
   }
 }
 
-function kill(pid: number, signal: NodeJS.Signals): void {
+export function kill(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal)
   } catch {
@@ -52,10 +52,12 @@ function kill(pid: number, signal: NodeJS.Signals): void {
 export async function startLineage(
   scope: Scope,
   makeWords: (folder: string) => readonly string[],
-  options: Omit<ControlledOptions, 'words'> = {},
+  options: { readonly wrapper?: (folder: string) => readonly string[] } = {},
 ): Promise<Lineage> {
   const folder = folderOf(scope)
-  const controlled = await control(scope, folder, { ...options, words: makeWords(folder) })
+  const words = makeWords(folder)
+  const wrapper = options.wrapper?.(folder)
+  const controlled = await control(scope, folder, { words, ...(wrapper && { wrapper }) })
   const { candor } = controlled
   let pid = candor.pid
   scope.after(() => {
