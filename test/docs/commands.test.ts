@@ -74,6 +74,15 @@ const RULES: readonly Rule[] = [
   { command: /dir=DIR,username=alice/, run: 'dir=.,username=alice' },
   { command: /^(qemu-img info --object tls-creds-psk[\s\S]*)port=10809/, run: '$1port=10810' },
   { command: /^systemctl enable --now candor$/, run: `start_server ${CONFIGURED}` },
+  {
+    command: /^candor serve disk\.img --listen vhost-user:/,
+    before: 'mkdir /run/candor; truncate -s 1M disk.img a.img b.img',
+  },
+  {
+    command: /-chardev socket,id=disk,path=\/run\/candor\/disk\.sock/,
+    before: 'start_server candor serve disk.img --listen vhost-user:/run/candor/disk.sock',
+  },
+  { command: /^candor ctl upgrade$/, before: 'truncate -s 1M disk.img; start_server candor serve disk.img' },
   { command: /^man candor$/, run: 'MANPATH=$PWD/man $&' },
   { command: /^systemctl reload candor$/, run: 'kill -HUP "$server"' },
   { command: /^systemctl (?:stop|disable --now) candor$/, run: 'stop_server' },

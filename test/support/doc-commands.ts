@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import { CANDOR_MAIN } from './candor.js'
 
 const BLOCK = /^( *)```(?:sh|console)\n([\s\S]*?)^\1```/gm
-const RUN_TIMEOUT_MS = 120_000
-const COMMAND_SECONDS = 30
+const RUN_TIMEOUT_MS = 300_000
+const COMMAND_SECONDS = 60
 
 /** The commands of a page in their order, comments left out; what is continued, quoted over lines or a here-document is one. */
 export function commandsOf(path: string): string[] {
