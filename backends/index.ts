@@ -35,6 +35,7 @@ export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.
 export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'
 export { eventFd, FdSocket, type FdSocketEvents, MESSAGE_FDS_MAX } from './native/fd-socket.js'
 export {
+  becomeIoFlusher,
   duplicateDescriptor,
   endAtOnce,
   hungUp,

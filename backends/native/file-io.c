@@ -19,6 +19,7 @@
 #include "io-queue.h"
 #include "napi-door.h"
 #include "process-door.h"
+#include "io-flusher.h"
 #include "service-manager.h"
 #include "socket-io.h"
 #include "socket-peer.h"
@@ -223,6 +224,7 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("socketPair", socket_pair),
       DOOR("endAtOnce", end_at_once),
       DOOR("sendTo", service_manager_send),
+      DOOR("becomeIoFlusher", io_flusher_become),
       DOOR("lockByte", lock_byte),
       DOOR("byteLocked", byte_locked),
       DOOR("hungUp", hung_up),

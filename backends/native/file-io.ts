@@ -84,6 +84,8 @@ interface FileIo extends SocketIo, FdSocketDoors, ProcessDoor, VhostMemoryDoors,
   socketPair(into: Int32Array): Outcome
   /** A datagram to a Unix socket, '@' first for an abstract name; at most 4 KiB. Never waits. Returns an errno. */
   sendTo(path: string, text: string): Outcome
+  /** prctl(PR_SET_IO_FLUSHER) for the calling thread and those that it starts; the errno. */
+  becomeIoFlusher(): number
   /** _exit(2): does not return. */
   endAtOnce(code: number): never
   /** F_OFD_SETLK of fcntl(2): a read lock on one byte, held by the open file description. Returns an errno. */
@@ -130,7 +132,7 @@ function loadAddon(): FileIo {
 
 export const fileIo = loadAddon()
 
-export const { hungUp, unreadTail } = fileIo
+export const { becomeIoFlusher, hungUp, unreadTail } = fileIo
 
 /** The process or the host has no more descriptors to give (EMFILE, ENFILE), or no memory for one. */
 export class NoDescriptorError extends Error {

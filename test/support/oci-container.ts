@@ -16,6 +16,10 @@ export interface ContainerOptions {
   /** In place of the image's CMD. */
   readonly args: readonly string[]
   readonly ioUring: 'refused' | 'allowed'
+  /** In place of its ENTRYPOINT. */
+  readonly entrypoint?: readonly string[]
+  /** Besides the image's own volumes: destination, and what of the host lies there. */
+  readonly binds?: Readonly<Record<string, string>>
 }
 
 export interface RunningContainer {
@@ -24,20 +28,23 @@ export interface RunningContainer {
   /** Waits until it printed so. */
   until(pattern: RegExp): Promise<void>
   /** Runs a command inside; its exit code and what it printed. */
-  exec(...words: readonly string[]): { readonly code: number | null; readonly output: string }
+  exec(...words: readonly string[]): Promise<{ readonly code: number | null; readonly output: string }>
   /** To the first process of the container. */
   kill(signal: string): void
   readonly ended: Promise<unknown>
 }
 
-/** `folder` gets the volumes: `images`, and `state`. */
+let containers = 0
+
+/** `folder` gets the image's volumes: `volume-images`, `volume-var-lib-candor`. */
 export function startContainer(
   scope: TestContext,
   image: ContainerImage,
   folder: string,
   options: ContainerOptions,
 ): RunningContainer {
-  const name = `candor-${process.pid}-${options.ioUring}`
+  containers += 1
+  const name = `candor-${process.pid}-${containers}`
   const bundle = join(folder, name)
   mkdirSync(bundle)
   writeFileSync(join(bundle, 'config.json'), JSON.stringify(specification(image, folder, options)))
@@ -45,7 +52,7 @@ export function startContainer(
   const child = spawn('runc', [...runc, 'run', '--bundle', bundle, name], { stdio: ['ignore', 'pipe', 'pipe'] })
   scope.after(() => spawnSync('runc', [...runc, 'delete', '--force', name]))
   const heard = listen(child)
-  const ended = once(child, 'exit')
+  const ended = once(child, 'close')
   return {
     output: heard.output,
     until: async (pattern) => {
@@ -54,9 +61,11 @@ export function startContainer(
       })
       while (!pattern.test(heard.output())) await Promise.race([heard.more(), gone])
     },
-    exec: (...words) => {
-      const { status, stdout, stderr } = spawnSync('runc', [...runc, 'exec', name, ...words], { encoding: 'utf8' })
-      return { code: status, output: stdout + stderr }
+    exec: async (...words) => {
+      const command = spawn('runc', [...runc, 'exec', name, ...words], { stdio: ['ignore', 'pipe', 'pipe'] })
+      const { output } = listen(command)
+      const [code] = (await once(command, 'close')) as [number | null]
+      return { code, output: output() }
     },
     kill: (signal) => execFileSync('runc', [...runc, 'kill', name, signal]),
     ended,
@@ -78,22 +87,31 @@ function listen(child: ChildProcess): { output(): string; more(): Promise<unknow
   }
 }
 
-function specification(image: ContainerImage, folder: string, { args, ioUring }: ContainerOptions): object {
+const bind = (destination: string, source: string) => ({
+  destination,
+  type: 'bind',
+  source,
+  options: ['rbind', 'rw'],
+})
+
+function specification(image: ContainerImage, folder: string, options: ContainerOptions): object {
+  const { args, ioUring, binds = {} } = options
   const { User, Env, Entrypoint, WorkingDir, Volumes } = image.config
   const [uid = 0, gid = 0] = User.split(':').map(Number)
   const volumes = Object.keys(Volumes).map((destination) => {
     const source = join(folder, `volume${destination.replaceAll('/', '-')}`)
     mkdirSync(source, { recursive: true, mode: 0o700 })
     chownSync(source, uid, gid)
-    return { destination, type: 'bind', source, options: ['rbind', 'rw'] }
+    return bind(destination, source)
   })
+  const more = Object.entries(binds).map(([destination, source]) => bind(destination, source))
   const refused = [{ names: IO_URING, action: 'SCMP_ACT_ERRNO', errnoRet: EPERM }]
   return {
     ociVersion: '1.0.2',
     root: { path: image.rootfs, readonly: true },
     process: {
       user: { uid, gid },
-      args: [...Entrypoint, ...args],
+      args: [...(options.entrypoint ?? Entrypoint), ...args],
       env: Env,
       cwd: WorkingDir,
       capabilities: NOTHING,
@@ -103,6 +121,7 @@ function specification(image: ContainerImage, folder: string, { args, ioUring }:
       { destination: '/proc', type: 'proc', source: 'proc' },
       { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'mode=755'] },
       ...volumes,
+      ...more,
     ],
     linux: {
       namespaces: NAMESPACES,

@@ -1,0 +1,10 @@
+// Where client and server share a kernel that is short of memory, a thread that writes the client's pages out must not be made
+// to wait until the client's pages are written out (docs/operations.md). Law: said before other threads start, who inherit it.
+import { becomeIoFlusher } from '../backends/index.js'
+import type { Log } from './observe/log.js'
+
+/** Needs CAP_SYS_RESOURCE; without it all goes on as before. */
+export function standOutOfTheCircle(log: Log): void {
+  if (becomeIoFlusher() !== 0) return
+  log.info({}, 'short memory makes no thread of candor wait for what it has to write itself (PR_SET_IO_FLUSHER)')
+}
