@@ -38,6 +38,7 @@ export {
   duplicateDescriptor,
   endAtOnce,
   hungUp,
+  isOwnEnd,
   NoDescriptorError,
   sendDatagram,
   socketPair,

@@ -226,6 +226,7 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("lockByte", lock_byte),
       DOOR("byteLocked", byte_locked),
       DOOR("hungUp", hung_up),
+      DOOR("isOwnEnd", is_own_end),
       DOOR("unreadTail", unread_tail),
       DOOR("createQueue", io_queue_create),
       DOOR("submit", io_queue_submit),

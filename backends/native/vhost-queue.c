@@ -16,6 +16,10 @@
 /* Descriptors that one turn reads: long chains count for what they are. */
 #define DESCS_TURN_MAX 4096
 
+/* Data of answers that are kept back for the end of the batch: with more the guest is told at once, and works on them while
+ * we move the next. */
+#define UNTOLD_BYTES_MAX (128 * 1024)
+
 static void tell(struct vhost_queue *queue, uint32_t count, const char *reason) {
   napi_env env = queue->told.env;
   napi_handle_scope scope;
@@ -110,12 +114,14 @@ void vhost_queue_start(struct vhost_queue *queue) {
 
 void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status, uint32_t written) {
   const bool full = queue->ring.out >= queue->requests_max;
+  queue->untold_bytes += queue->ring.chains[id].out_length + queue->ring.chains[id].in_length;
   vhost_ring_complete(&queue->ring, id, status, written);
   if (full || queue->ring.broken != NULL) vhost_queue_wake(queue);
+  if (queue->untold_bytes >= UNTOLD_BYTES_MAX) vhost_queue_notify(queue);
 }
 
 void vhost_queue_notify(struct vhost_queue *queue) {
-  if (queue->ring.out == 0 && !queue->ring.running) return;
+  queue->untold_bytes = 0;
   if (vhost_ring_wants_call(&queue->ring) && queue->call >= 0) vhost_event_signal(queue->call);
 }
 

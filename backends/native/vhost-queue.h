@@ -21,6 +21,7 @@ struct vhost_queue {
   int handles;
   bool started, told_broken, closing;
   uint16_t requests_max;
+  uint64_t untold_bytes; /* of answers since the driver was told last */
   double *table;
   napi_ref table_kept;
   struct door_callback told; /* (count, reason) */
