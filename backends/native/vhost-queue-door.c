@@ -103,7 +103,7 @@ static napi_value start(napi_env env, napi_callback_info info) {
 static napi_value poll_ring(napi_env env, napi_callback_info info) {
   struct vhost_queue *queue;
   if (!queue_arguments(env, info, 0, &queue, NULL)) return door_throw(env, "vhostQueuePoll(queue)");
-  vhost_queue_wake(queue);
+  vhost_queue_poll(queue);
   return NULL;
 }
 

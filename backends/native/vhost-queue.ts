@@ -189,7 +189,10 @@ export class VhostQueue {
     return fileIo.vhostQueueSetCall(this.#open, fd)
   }
 
-  /** Another kick eventfd, duplicated; -1 for none. Returns an errno: EBADF. */
+  /**
+   * Another kick eventfd, duplicated; the ring is read as if it had been kicked. -1 for none: nothing more is read until
+   * `poll` asks for it. Returns an errno: EBADF.
+   */
   setKick(fd: number): number {
     return fileIo.vhostQueueSetKick(this.#open, fd)
   }

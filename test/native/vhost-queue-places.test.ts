@@ -97,6 +97,23 @@ for (const [kind, driverOf] of RING_KINDS) {
       second.close()
     })
 
+    test('a queue without a kick reads its ring when it is asked, and not otherwise', async () => {
+      const disk = open({ keep: true, queue: { requestsMax: 2 } })
+      for (let sector = 0; sector < 5; sector++) disk.ring.add(blockRequest(disk.guest, BLK_IN, sector, [512]).chain)
+      disk.kickNow()
+      await disk.until(() => disk.taken.length === 2)
+      assert.equal(disk.queue.setKick(-1), 0)
+      for (const request of disk.taken) disk.serve(request)
+      disk.kickNow()
+      for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve))
+      assert.equal(disk.taken.length, 2)
+      disk.queue.poll()
+      await disk.until(() => disk.taken.length === 4)
+      for (const request of disk.taken.slice(2)) disk.serve(request)
+      assert.equal(disk.queue.setKick(disk.kick), 0)
+      await disk.until(() => disk.taken.length === 5)
+    })
+
     test('a region that is taken out stays until what is being served in it is complete', async () => {
       const disk = open({ keep: true })
       const { guest } = disk
