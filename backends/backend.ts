@@ -1,5 +1,6 @@
 // The contract between storage and those who serve it. Law: an outcome of 0 means that the host reported the whole
 // length done; errors are numbers here, and exceptions only at open.
+import type { IoData } from './native/io-vector.js'
 import type { Outcome } from './outcome.js'
 import type { OpenedImage } from './sparse-file/open-image.js'
 
@@ -17,6 +18,8 @@ export interface Capabilities {
   readonly minimumBlockSize: number
   /** Bytes: requests aligned to it are efficient. A power of two, at least 512. */
   readonly preferredBlockSize: number
+  /** `readNow` and `writeNow` take data in pieces as well. */
+  readonly vectors?: boolean
 }
 
 /** Zeroes may be a hole. Without it the range must stay allocated. */
@@ -73,7 +76,7 @@ export interface BackingSpace {
 
 /**
  * Storage of `size` bytes. `offset` and `length` are bytes on the disk and lie within it: whoever calls has validated.
- * `start` is a place in the buffer. `xNow` finishes in this turn or answers WOULD_BLOCK; a part may have been done
+ * `start` is a place in the buffer, or in a vector, which is for those that `can.vectors`. `xNow` finishes in this turn or answers WOULD_BLOCK; a part may have been done
  * then. `x` waits; its buffer is the backend's until the promise settles.
  */
 export interface Backend {
@@ -85,8 +88,8 @@ export interface Backend {
   /** What an operator should know of this storage's weaknesses, a sentence each. */
   readonly warnings: readonly string[]
 
-  readNow(target: Uint8Array, start: number, length: number, offset: number): Outcome
-  writeNow(source: Uint8Array, start: number, length: number, offset: number): Outcome
+  readNow(target: IoData, start: number, length: number, offset: number): Outcome
+  writeNow(source: IoData, start: number, length: number, offset: number): Outcome
 
   read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome>
   /** A read that tells holes instead of reading them, into a buffer with `headroom` bytes left free before the data. */

@@ -23,11 +23,14 @@ export function isZero(bytes: Uint8Array, start: number, length: number): boolea
 }
 
 class ZeroDetection implements Backend {
+  readonly can: Capabilities
   readonly #inner: Backend
   readonly #block: number
 
   constructor(inner: Backend) {
     this.#inner = inner
+    // What is to be looked at for zeroes has to be a buffer.
+    this.can = { ...inner.can, vectors: false }
     this.#block = inner.can.preferredBlockSize
   }
 
@@ -53,10 +56,6 @@ class ZeroDetection implements Backend {
 
   get size(): number {
     return this.#inner.size
-  }
-
-  get can(): Capabilities {
-    return this.#inner.can
   }
 
   get identity(): string | undefined {

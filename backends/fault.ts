@@ -2,6 +2,7 @@
 // decline to finish now. Law: what it does not touch reaches the inner backend unchanged.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Backend, Condition, Extent, SparseRead } from './backend.js'
+import type { IoData } from './native/io-vector.js'
 import { DONE, type Outcome } from './outcome.js'
 
 export type FaultableCommand = 'read' | 'write' | 'zero' | 'trim' | 'flush' | 'cache' | 'extents' | 'probe'
@@ -57,14 +58,14 @@ class FaultyBackend implements Backend {
     return this.#inner.size
   }
 
-  readNow(target: Uint8Array, start: number, length: number, offset: number): Outcome {
+  readNow(target: IoData, start: number, length: number, offset: number): Outcome {
     const fault = this.#plan({ command: 'read', offset, length, durable: false, now: true })
     if (fault === undefined || fault.outcome === DONE) return this.#inner.readNow(target, start, length, offset)
     if (fault.transferred !== undefined) this.#inner.readNow(target, start, fault.transferred, offset)
     return fault.outcome
   }
 
-  writeNow(source: Uint8Array, start: number, length: number, offset: number): Outcome {
+  writeNow(source: IoData, start: number, length: number, offset: number): Outcome {
     const fault = this.#plan({ command: 'write', offset, length, durable: false, now: true })
     if (fault === undefined || fault.outcome === DONE) return this.#inner.writeNow(source, start, length, offset)
     if (fault.transferred !== undefined) this.#inner.writeNow(source, start, fault.transferred, offset)

@@ -39,12 +39,14 @@ export {
   duplicateDescriptor,
   endAtOnce,
   hungUp,
+  isOwnEnd,
   NoDescriptorError,
   sendDatagram,
   socketPair,
   unreadTail,
 } from './native/file-io.js'
 export { type ChosenEngine, chooseIoEngine, IO_ENGINES, type IoEngineWish } from './native/io-engine.js'
+export type { IoData, IoVector } from './native/io-vector.js'
 export { type ProcessDoor, processDoor } from './native/process-door.js'
 export { socketIo } from './native/socket-io.js'
 export {

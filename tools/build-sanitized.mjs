@@ -21,7 +21,7 @@ if (!again) {
   cpSync(join(root, 'dist'), join(home, 'dist'), { recursive: true })
   cpSync(join(root, 'package.json'), join(home, 'package.json'))
   // Some of what is served and run lies beside its sources and is not compiled: the status page, Python clients.
-  for (const part of ['server', 'test']) cpSync(join(root, part), join(home, part), { recursive: true })
+  for (const part of ['server', 'test', 'bench']) cpSync(join(root, part), join(home, part), { recursive: true })
   cpSync(join(root, 'backends/native'), native, { recursive: true, filter: (path) => basename(path) !== 'build' })
   if (!existsSync(join(home, 'node_modules'))) symlinkSync(join(root, 'node_modules'), join(home, 'node_modules'))
 }

@@ -10,13 +10,13 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fd-socket.h"
 #include "fs-uuid.h"
 #include "io-ops.h"
 #include "io-queue.h"
+#include "io-stall.h"
 #include "napi-door.h"
 #include "process-door.h"
 #include "io-flusher.h"
@@ -26,16 +26,7 @@
 #include "vhost-memory.h"
 #include "vhost-queue.h"
 
-/* CLOCK_MONOTONIC_COARSE ticks every 4 ms at HZ=250 and costs a few nanoseconds: enough to notice a stall. */
-#define STALL_MS 16
-
 #define MMAP_THRESHOLD_BYTES (128 * 1024)
-
-static int64_t coarse_ms(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
-  return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
-}
 
 static bool range_arguments(napi_env env, napi_callback_info info, struct door_range *range, int32_t *mode) {
   napi_value arguments[6];
@@ -71,9 +62,9 @@ static napi_value write_now(napi_env env, napi_callback_info info) {
     if (done >= 0 || errno == EAGAIN || errno == EINTR) return door_int(env, OUTCOME_WOULD_BLOCK);
     return door_int(env, errno);
   }
-  const int64_t began = coarse_ms();
+  const int64_t began = io_coarse_ms();
   const int outcome = io_write_all(range.fd, range.bytes, range.length, range.offset, 0);
-  return door_int(env, coarse_ms() - began >= STALL_MS ? outcome | OUTCOME_STALLED : outcome);
+  return door_int(env, io_stalled_since(began) ? outcome | OUTCOME_STALLED : outcome);
 }
 
 /* cached(fd, offset) -> 1 when the byte there can be read without waiting, 0 when not. */
@@ -228,6 +219,7 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("lockByte", lock_byte),
       DOOR("byteLocked", byte_locked),
       DOOR("hungUp", hung_up),
+      DOOR("isOwnEnd", is_own_end),
       DOOR("unreadTail", unread_tail),
       DOOR("createQueue", io_queue_create),
       DOOR("submit", io_queue_submit),

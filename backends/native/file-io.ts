@@ -95,6 +95,11 @@ interface FileIo extends SocketIo, FdSocketDoors, ProcessDoor, VhostMemoryDoors,
   /** poll(2), without waiting: 0 the peer is there, 1 it sends no more (POLLRDHUP), 2 it is gone (POLLHUP, POLLERR). */
   hungUp(fd: number): 0 | 1 | 2
   /**
+   * 1 when the other end of this Unix socket is ours: this process listened for it or made it (SO_PEERCRED of unix(7)), or it
+   * was connected to the name that the socket `ours` has.
+   */
+  isOwnEnd(fd: number, ours: number): 0 | 1
+  /**
    * Of what a socket received and nobody read, the last bytes, as many as `into` holds, at its end (recvmsg(2) with
    * MSG_PEEK). Returns how many bytes wait in all.
    */
@@ -132,7 +137,7 @@ function loadAddon(): FileIo {
 
 export const fileIo = loadAddon()
 
-export const { becomeIoFlusher, hungUp, unreadTail } = fileIo
+export const { becomeIoFlusher, hungUp, isOwnEnd, unreadTail } = fileIo
 
 /** The process or the host has no more descriptors to give (EMFILE, ENFILE), or no memory for one. */
 export class NoDescriptorError extends Error {

@@ -3,10 +3,13 @@
 #include "socket-peer.h"
 
 #include <poll.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "napi-door.h"
 
@@ -28,6 +31,30 @@ napi_value hung_up(napi_env env, napi_callback_info info) {
   if (poll(&ask, 1, 0) <= 0) return door_int(env, PEER_THERE);
   if (ask.revents & (POLLHUP | POLLERR | POLLNVAL)) return door_int(env, PEER_GONE);
   return door_int(env, ask.revents & POLLRDHUP ? PEER_SILENT : PEER_THERE);
+}
+
+static bool same_name(int fd, int ours) {
+  struct sockaddr_un peer, own;
+  socklen_t peer_size = sizeof peer, own_size = sizeof own;
+  if (getpeername(fd, (struct sockaddr *)&peer, &peer_size) != 0) return false;
+  if (getsockname(ours, (struct sockaddr *)&own, &own_size) != 0) return false;
+  const bool named = own.sun_family == AF_UNIX && own_size > offsetof(struct sockaddr_un, sun_path);
+  return named && peer_size == own_size && memcmp(&peer, &own, own_size) == 0;
+}
+
+/* isOwnEnd(fd, ours) -> 1 when `fd` is an end of a Unix socket whose other end is ours: this process listened for it or made
+ * it, or it was connected to where `ours` was. */
+napi_value is_own_end(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  size_t count = 2;
+  int32_t fd, ours;
+  struct ucred peer;
+  socklen_t size = sizeof peer;
+  DOOR_OK(napi_get_cb_info(env, info, &count, arguments, NULL, NULL));
+  DOOR_OK(napi_get_value_int32(env, arguments[0], &fd));
+  DOOR_OK(napi_get_value_int32(env, arguments[1], &ours));
+  const bool mine = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid == getpid();
+  return door_int(env, mine || same_name(fd, ours));
 }
 
 static int peek_tail(int fd, uint8_t *tail, size_t length, size_t before) {

@@ -5,6 +5,7 @@
 #include <node_api.h>
 
 napi_value hung_up(napi_env env, napi_callback_info info);
+napi_value is_own_end(napi_env env, napi_callback_info info);
 napi_value unread_tail(napi_env env, napi_callback_info info);
 
 #endif

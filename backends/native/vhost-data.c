@@ -7,6 +7,7 @@
 #include <sys/uio.h>
 
 #include "io-ops.h"
+#include "io-stall.h"
 
 int vhost_data_copy(struct vhost_chain *chain, struct vhost_memory *memory, bool out, uint8_t *bytes, size_t length,
                     uint64_t from) {
@@ -29,21 +30,38 @@ int vhost_data_copy(struct vhost_chain *chain, struct vhost_memory *memory, bool
   return length > 0 || vhost_memory_lost(memory) ? EFAULT : 0;
 }
 
-int vhost_data_file(struct vhost_chain *chain, struct vhost_memory *memory, bool out, int fd, off_t offset, bool nowait) {
-  struct iovec parts[IOV_MAX];
+/* The pieces of a range as the kernel takes them: their number, 0 when they are too many. */
+static int vector(struct vhost_chain *chain, bool out, uint64_t from, uint64_t length, struct iovec *parts) {
   uint32_t count;
-  struct vhost_segment *segments = vhost_chain_data(chain, out, &count);
-  const uint64_t all = out ? chain->out_length : chain->in_length;
-  if (vhost_memory_lost(memory)) return EFAULT;
-  /* More than the kernel takes at once goes through a buffer, piece by piece. */
-  if (count > IOV_MAX || all > INT32_MAX) return OUTCOME_WOULD_BLOCK;
-  for (uint32_t index = 0; index < count; index++) {
-    parts[index] = (struct iovec){.iov_base = segments[index].bytes, .iov_len = segments[index].length};
+  const struct vhost_segment *segments = vhost_chain_data(chain, out, &count);
+  int used = 0;
+  for (uint32_t index = 0; index < count && length > 0; index++) {
+    if (from >= segments[index].length) {
+      from -= segments[index].length;
+      continue;
+    }
+    const uint64_t left = segments[index].length - from, some = left < length ? left : length;
+    if (used == IOV_MAX) return 0;
+    parts[used++] = (struct iovec){.iov_base = segments[index].bytes + from, .iov_len = (size_t)some};
+    length -= some;
+    from = 0;
   }
+  return used;
+}
+
+int vhost_data_file(struct vhost_chain *chain, struct vhost_memory *memory, bool out, int fd, uint64_t from,
+                    uint64_t length, off_t offset, bool nowait) {
+  struct iovec parts[IOV_MAX];
+  const uint64_t all = out ? chain->out_length : chain->in_length;
+  if (from > all || length > all - from || vhost_memory_lost(memory)) return EFAULT;
+  /* More than the kernel takes at once goes through a buffer, piece by piece. */
+  const int count = length > INT32_MAX ? 0 : vector(chain, out, from, length, parts);
+  if (count == 0) return length == 0 ? 0 : OUTCOME_WOULD_BLOCK;
   const int flags = nowait ? RWF_NOWAIT : 0;
-  const ssize_t done = out ? pwritev2(fd, parts, (int)count, offset, flags) : preadv2(fd, parts, (int)count, offset, flags);
-  if (done >= 0) return (uint64_t)done == all ? 0 : OUTCOME_WOULD_BLOCK;
-  return errno == EAGAIN || errno == EINTR ? OUTCOME_WOULD_BLOCK : errno;
+  const int64_t began = out ? io_coarse_ms() : 0;
+  const ssize_t done = out ? pwritev2(fd, parts, count, offset, flags) : preadv2(fd, parts, count, offset, flags);
+  if (done >= 0 && (uint64_t)done == length) return out && io_stalled_since(began) ? OUTCOME_STALLED : 0;
+  return done >= 0 || errno == EAGAIN || errno == EINTR ? OUTCOME_WOULD_BLOCK : errno;
 }
 
 int64_t vhost_data_window(struct vhost_chain *chain, uint64_t *start) {

@@ -13,8 +13,10 @@
  * EFAULT: it is shorter, or its memory was cut off. */
 int vhost_data_copy(struct vhost_chain *chain, struct vhost_memory *memory, bool out, uint8_t *bytes, size_t length,
                     uint64_t from);
-/* preadv2(2) or pwritev2(2) of all of it: an outcome as io-ops.h has them, WOULD_BLOCK for anything short. */
-int vhost_data_file(struct vhost_chain *chain, struct vhost_memory *memory, bool out, int fd, off_t offset, bool nowait);
+/* preadv2(2) or pwritev2(2) of `length` bytes from byte `from` on: an outcome as io-ops.h has them, WOULD_BLOCK for anything
+ * short. */
+int vhost_data_file(struct vhost_chain *chain, struct vhost_memory *memory, bool out, int fd, uint64_t from,
+                    uint64_t length, off_t offset, bool nowait);
 /* The window that holds the data as one piece, and where in it; -1 where there is none. */
 int64_t vhost_data_window(struct vhost_chain *chain, uint64_t *start);
 

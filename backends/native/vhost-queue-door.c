@@ -10,7 +10,7 @@
 #define FLAG_PACKED 1
 #define FLAG_EVENT_IDX 2
 #define FLAG_INDIRECT 4
-#define ARGUMENTS_MAX 6
+#define ARGUMENTS_MAX 7
 
 static void on_cleanup(napi_async_cleanup_hook_handle handle, void *argument) {
   (void)handle;
@@ -103,7 +103,7 @@ static napi_value start(napi_env env, napi_callback_info info) {
 static napi_value poll_ring(napi_env env, napi_callback_info info) {
   struct vhost_queue *queue;
   if (!queue_arguments(env, info, 0, &queue, NULL)) return door_throw(env, "vhostQueuePoll(queue)");
-  vhost_queue_wake(queue);
+  vhost_queue_poll(queue);
   return NULL;
 }
 
@@ -130,17 +130,20 @@ static napi_value gather(napi_env env, napi_callback_info info) { return copy(en
 static napi_value scatter(napi_env env, napi_callback_info info) { return copy(env, info, false); }
 
 static napi_value file(napi_env env, napi_callback_info info, bool out) {
-  napi_value more[4];
+  napi_value more[6];
   struct vhost_queue *queue;
   int32_t fd, nowait;
-  int64_t offset;
-  if (!queue_arguments(env, info, 4, &queue, more)) return door_throw(env, "four arguments and the queue");
+  int64_t from, length, offset;
+  if (!queue_arguments(env, info, 6, &queue, more)) return door_throw(env, "six arguments and the queue");
   struct vhost_chain *chain = chain_argument(env, queue, more[0]);
   if (chain == NULL) return door_throw(env, "this request is not out");
   DOOR_OK(napi_get_value_int32(env, more[1], &fd));
-  DOOR_OK(napi_get_value_int32(env, more[3], &nowait));
-  if (!door_int64(env, more[2], &offset)) return door_throw(env, "the offset is not sound");
-  return door_int(env, vhost_data_file(chain, queue->ring.memory, out, fd, offset, nowait != 0));
+  DOOR_OK(napi_get_value_int32(env, more[5], &nowait));
+  if (!door_int64(env, more[2], &from) || !door_int64(env, more[3], &length) || !door_int64(env, more[4], &offset)) {
+    return door_throw(env, "the range is not sound");
+  }
+  return door_int(env, vhost_data_file(chain, queue->ring.memory, out, fd, (uint64_t)from, (uint64_t)length, offset,
+                                       nowait != 0));
 }
 
 static napi_value read_now(napi_env env, napi_callback_info info) { return file(env, info, false); }

@@ -16,6 +16,10 @@
 /* Descriptors that one turn reads: long chains count for what they are. */
 #define DESCS_TURN_MAX 4096
 
+/* Data of answers that are kept back for the end of the batch: with more the guest is told at once, and works on them while
+ * we move the next. */
+#define UNTOLD_BYTES_MAX (128 * 1024)
+
 static void tell(struct vhost_queue *queue, uint32_t count, const char *reason) {
   napi_env env = queue->told.env;
   napi_handle_scope scope;
@@ -55,7 +59,8 @@ static void tell_broken(struct vhost_queue *queue) {
 }
 
 static bool readable(const struct vhost_queue *queue) {
-  return queue->ring.running && queue->ring.broken == NULL && !queue->closing;
+  const bool wanted = queue->kick != NULL || queue->asked;
+  return wanted && queue->ring.running && queue->ring.broken == NULL && !queue->closing;
 }
 
 static void on_idle(uv_idle_t *handle);
@@ -85,11 +90,13 @@ static void turn(struct vhost_queue *queue) {
     done += count;
     if (count > 0 || !readable(queue)) continue;
     uv_idle_stop(&queue->idle);
+    queue->asked = false;
     /* Full: `complete` wakes us. Empty: the kick does, unless something came while we asked for it. */
     if (queue->ring.out >= queue->requests_max) return;
     if (!vhost_ring_listen(&queue->ring)) break;
     vhost_ring_hush(&queue->ring);
   }
+  uv_idle_stop(&queue->idle);
   tell_broken(queue);
 }
 
@@ -97,25 +104,33 @@ static void on_idle(uv_idle_t *handle) { turn(handle->data); }
 
 static void on_kick(void *data) { turn(data); }
 
-void vhost_queue_wake(struct vhost_queue *queue) {
+static void wake(struct vhost_queue *queue) {
   if (queue->started && !queue->closing && !queue->told_broken) uv_idle_start(&queue->idle, on_idle);
+}
+
+void vhost_queue_poll(struct vhost_queue *queue) {
+  queue->asked = true;
+  wake(queue);
 }
 
 void vhost_queue_start(struct vhost_queue *queue) {
   if (queue->started || queue->closing) return;
   queue->started = true;
   vhost_ring_start(&queue->ring);
-  vhost_queue_wake(queue);
+  vhost_queue_poll(queue);
 }
 
 void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status, uint32_t written) {
   const bool full = queue->ring.out >= queue->requests_max;
+  queue->untold_bytes += queue->ring.chains[id].out_length + queue->ring.chains[id].in_length;
   vhost_ring_complete(&queue->ring, id, status, written);
-  if (full || queue->ring.broken != NULL) vhost_queue_wake(queue);
+  /* Without a kick the ring is read when it is asked for, and not otherwise. */
+  if ((full && queue->kick != NULL) || queue->ring.broken != NULL) wake(queue);
+  if (queue->untold_bytes >= UNTOLD_BYTES_MAX) vhost_queue_notify(queue);
 }
 
 void vhost_queue_notify(struct vhost_queue *queue) {
-  if (queue->ring.out == 0 && !queue->ring.running) return;
+  queue->untold_bytes = 0;
   if (vhost_ring_wants_call(&queue->ring) && queue->call >= 0) vhost_event_signal(queue->call);
 }
 
@@ -147,7 +162,8 @@ int vhost_queue_set_kick(struct vhost_queue *queue, int fd) {
   if (queue->kick != NULL) vhost_kick_close(queue->kick);
   queue->kick = kick;
   /* The driver may have kicked the former one, or kicked before there was any. */
-  vhost_queue_wake(queue);
+  queue->asked = false;
+  if (kick != NULL) wake(queue);
   return 0;
 }
 

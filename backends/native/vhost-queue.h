@@ -20,7 +20,9 @@ struct vhost_queue {
   int call; /* -1: none */
   int handles;
   bool started, told_broken, closing;
+  bool asked; /* to read the ring once without a kick */
   uint16_t requests_max;
+  uint64_t untold_bytes; /* of answers since the driver was told last */
   double *table;
   napi_ref table_kept;
   struct door_callback told; /* (count, reason) */
@@ -30,8 +32,8 @@ struct vhost_queue {
 /* 0 or an errno. After 0 the queue is freed some time after vhost_queue_close. */
 int vhost_queue_init(struct vhost_queue *queue, uv_loop_t *loop);
 void vhost_queue_start(struct vhost_queue *queue);
-/* Looks at the ring in the next turn. */
-void vhost_queue_wake(struct vhost_queue *queue);
+/* Looks at the ring in the next turn, kick or not. */
+void vhost_queue_poll(struct vhost_queue *queue);
 void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status, uint32_t written);
 void vhost_queue_notify(struct vhost_queue *queue);
 /* 0 or an errno; fd < 0: none. */

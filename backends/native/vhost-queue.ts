@@ -2,6 +2,7 @@
 // Laws: everything that a guest can write is checked and read once; what breaks a rule breaks its queue and nothing else;
 // a request is completed exactly once.
 import { fileIo, type VhostQueueNative } from './file-io.js'
+import type { IoVector } from './io-vector.js'
 import type { VhostMemory } from './vhost-memory.js'
 
 /** Words of an entry of `table`. */
@@ -56,6 +57,16 @@ export interface QueueEvents {
   broken(reason: string): void
 }
 
+type TransferNow = (
+  queue: VhostQueueNative,
+  id: number,
+  fd: number,
+  start: number,
+  length: number,
+  offset: number,
+  nowait: 0 | 1,
+) => number
+
 export interface VhostQueueDoors {
   openVhostQueue(
     memory: VhostMemory['native'],
@@ -83,8 +94,8 @@ export interface VhostQueueDoors {
     length: number,
     at: number,
   ): number
-  vhostQueueReadNow(queue: VhostQueueNative, id: number, fd: number, offset: number, nowait: 0 | 1): number
-  vhostQueueWriteNow(queue: VhostQueueNative, id: number, fd: number, offset: number, nowait: 0 | 1): number
+  vhostQueueReadNow: TransferNow
+  vhostQueueWriteNow: TransferNow
   vhostQueueComplete(queue: VhostQueueNative, id: number, status: number, written: number): void
   vhostQueueNotify(queue: VhostQueueNative): void
   vhostQueueSetCall(queue: VhostQueueNative, fd: number): number
@@ -158,16 +169,17 @@ export class VhostQueue {
   }
 
   /**
-   * preadv2(2) of all bytes that the guest wants, straight into its memory; with RWF_NOWAIT where `nowait` is 1. Outcomes as
-   * those of a backend's readNow: 0 all is there, WOULD_BLOCK not all was done, else an errno.
+   * The data of a request as a vector, to be used until it is complete: what the guest wants for `readNow`, what it hands
+   * over for `writeNow`. EFAULT beyond it, or when its memory is lost.
    */
-  readNow(id: number, fd: number, offset: number, nowait: 0 | 1): number {
-    return fileIo.vhostQueueReadNow(this.#open, id, fd, offset, nowait)
-  }
-
-  /** pwritev2(2) of all bytes that the guest hands over, straight from its memory. Outcomes as those of readNow. */
-  writeNow(id: number, fd: number, offset: number, nowait: 0 | 1): number {
-    return fileIo.vhostQueueWriteNow(this.#open, id, fd, offset, nowait)
+  vector(id: number): IoVector {
+    const native = this.#open
+    return {
+      readNow: (fd, start, length, offset, nowait) =>
+        fileIo.vhostQueueReadNow(native, id, fd, start, length, offset, nowait),
+      writeNow: (fd, start, length, offset, nowait) =>
+        fileIo.vhostQueueWriteNow(native, id, fd, start, length, offset, nowait),
+    }
   }
 
   /**
@@ -189,7 +201,10 @@ export class VhostQueue {
     return fileIo.vhostQueueSetCall(this.#open, fd)
   }
 
-  /** Another kick eventfd, duplicated; -1 for none. Returns an errno: EBADF. */
+  /**
+   * Another kick eventfd, duplicated; the ring is read as if it had been kicked. -1 for none: nothing more is read until
+   * `poll` asks for it. Returns an errno: EBADF.
+   */
   setKick(fd: number): number {
     return fileIo.vhostQueueSetKick(this.#open, fd)
   }

@@ -52,6 +52,7 @@ export function capabilitiesOf(image: OpenedImage, readOnly: boolean): Capabilit
     fastZero: true,
     extents: !image.isBlockDevice,
     minimumBlockSize: image.logicalBlockSize,
+    vectors: true,
     preferredBlockSize: Math.max(PREFERRED_BLOCK_SIZE, image.logicalBlockSize),
   }
 }

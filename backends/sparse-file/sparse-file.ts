@@ -17,6 +17,7 @@ import {
   STALLED,
 } from '../native/file-io.js'
 import { chooseIoEngine } from '../native/io-engine.js'
+import { type IoData, readNow, writeNow } from '../native/io-vector.js'
 import { DONE, NOT_FAST, type Outcome, WOULD_BLOCK } from '../outcome.js'
 import { fileSystemTraits, warningsFor } from './file-system.js'
 import { HeldImage, type Reopen } from './held-image.js'
@@ -82,25 +83,23 @@ class SparseFile implements Backend {
     this.warnings = warningsFor(traits, image.size)
   }
 
-  readNow(target: Uint8Array, start: number, length: number, offset: number): Outcome {
+  readNow(target: IoData, start: number, length: number, offset: number): Outcome {
     const { fd } = this.#image
     if (this.#reads === 'wait' || fd < 0) return WOULD_BLOCK
-    const outcome = fileIo.readNow(fd, target, start, length, offset, this.#reads === 'nowait' ? 1 : 0)
+    const outcome = readNow(fd, target, start, length, offset, this.#reads === 'nowait' ? 1 : 0)
     if (outcome !== EOPNOTSUPP || this.#reads !== 'nowait') return outcome
     this.#reads = 'wait'
     return WOULD_BLOCK
   }
 
-  writeNow(source: Uint8Array, start: number, length: number, offset: number): Outcome {
+  writeNow(source: IoData, start: number, length: number, offset: number): Outcome {
     const { fd } = this.#image
     if (fd < 0 || !this.#mayWriteInline(length, offset)) return WOULD_BLOCK
-    const outcome = fileIo.writeNow(fd, source, start, length, offset, 0)
+    const outcome = writeNow(fd, source, start, length, offset)
     if ((outcome & ~STALLED) === DONE) this.#image.writeBack.wrote(offset, length)
-    if (outcome >= 0 && (outcome & STALLED) !== 0) {
-      this.#standBack.stalled()
-      return outcome & ~STALLED
-    }
-    return outcome
+    if (outcome < 0 || (outcome & STALLED) === 0) return outcome
+    this.#standBack.stalled()
+    return outcome & ~STALLED
   }
 
   #mayWriteInline(length: number, offset: number): boolean {

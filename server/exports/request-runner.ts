@@ -5,14 +5,15 @@
 // The NBD front end keeps the same rules in its own loop (nbd/transmission.ts and nbd/slow-requests.ts), where replies are
 // built around the data.
 import { commandIndex, NBD_CMD_FLUSH, NBD_CMD_READ, NBD_CMD_TRIM, NBD_CMD_WRITE } from 'nbd-protocol'
-import { DONE, EIO, errnoOf, type Outcome, RESERVED, SHUT_DOWN, WOULD_BLOCK, ZERO_PUNCH } from '../../backends/index.js'
+import type { IoData, Outcome } from '../../backends/index.js'
+import { DONE, EIO, errnoOf, RESERVED, SHUT_DOWN, WOULD_BLOCK, ZERO_PUNCH } from '../../backends/index.js'
 import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import { Latency } from '../observe/latency.js'
 import type { Export } from './export.js'
 import { isSpaceError } from './space-hold.js'
 
 /** One thing to be done. */
-export interface Task {
+export interface Task<Data extends IoData = IoData> {
   /** NBD_CMD_READ, WRITE, FLUSH, TRIM or WRITE_ZEROES: the commands of all counters, whichever front end it is. */
   readonly command: number
   readonly offset: number
@@ -22,9 +23,12 @@ export interface Task {
   /** ZERO_… bits of a WRITE_ZEROES. */
   readonly mode: number
   /** Where the data of a READ or WRITE lies: the runner's until the task has ended. */
-  readonly buffer: Uint8Array
+  readonly buffer: Data
   readonly start: number
 }
+
+/** One that waits: its data are in a buffer. */
+type KeptTask = Task<Uint8Array>
 
 /** Who waits for the answers. */
 export interface Audience {
@@ -120,7 +124,7 @@ export class RequestRunner {
   }
 
   /** Waits for storage; changes that overlap wait for each other, whichever front end they came by. */
-  async later(task: Task): Promise<Outcome | undefined> {
+  async later(task: KeptTask): Promise<Outcome | undefined> {
     const { counters, waiting } = this.#export
     const { sinceMs } = this.latency
     count(counters, DEFERRED_AT + commandIndex(task.command))
@@ -146,7 +150,7 @@ export class RequestRunner {
     return outcome
   }
 
-  async #run(task: Task): Promise<Outcome | undefined> {
+  async #run(task: KeptTask): Promise<Outcome | undefined> {
     const { recess } = this.#export
     if (task.command === NBD_CMD_FLUSH) return this.#export.flush()
     if (task.command !== NBD_CMD_READ) return this.#change(task)
@@ -155,7 +159,7 @@ export class RequestRunner {
   }
 
   /** What was read before a failure may have been lost by then, and written again since: it is read anew. */
-  async #read({ buffer, start, length, offset }: Task): Promise<Outcome> {
+  async #read({ buffer, start, length, offset }: KeptTask): Promise<Outcome> {
     const { durability } = this.#export
     for (;;) {
       if (this.#export.firstSuspect(offset, length) !== undefined) return EIO
@@ -175,7 +179,7 @@ export class RequestRunner {
   }
 
   /** undefined: dropped before the kernel had it. */
-  async #change(task: Task): Promise<Outcome | undefined> {
+  async #change(task: KeptTask): Promise<Outcome | undefined> {
     const { order, recess, space } = this.#export
     const { command, offset, length } = task
     const turn = order.enter(offset, length)
@@ -194,7 +198,7 @@ export class RequestRunner {
   }
 
   /** Each attempt of a held request meets the image and its state as they are by then. */
-  async #attempt(task: Task): Promise<Outcome> {
+  async #attempt(task: KeptTask): Promise<Outcome> {
     const { command, offset, length, durable, mode } = task
     const served = this.#export
     const { durability } = served
@@ -219,7 +223,7 @@ export class RequestRunner {
     return told
   }
 
-  #submit({ command, buffer, start, offset, length, durable, mode }: Task): Promise<Outcome> {
+  #submit({ command, buffer, start, offset, length, durable, mode }: KeptTask): Promise<Outcome> {
     const { backend } = this.#export
     if (command === NBD_CMD_WRITE) return backend.write(buffer, start, length, offset, durable)
     if (command === NBD_CMD_TRIM) return backend.trim(offset, length, durable)

@@ -29,7 +29,7 @@ import { type BlockDevice, DISCARD_SEGMENTS_MAX } from './device.js'
 import { Pieces, type Placed } from './pieces.js'
 
 const UNKNOWN_COMMAND = 0xffff
-const NO_DATA: Placed = { buffer: new Uint8Array(0), start: 0 }
+const NO_DATA: Placed<Uint8Array> = { buffer: new Uint8Array(0), start: 0 }
 
 /** The ring that the requests came from. */
 export interface Desk {
@@ -52,7 +52,7 @@ export class BlockService {
     this.#device = device
     this.#runner = runner
     this.#queue = queue
-    this.#pieces = new Pieces(memory, queue)
+    this.#pieces = new Pieces(memory, queue, device.served.backend.can.vectors === true)
     this.#desk = desk
   }
 
@@ -112,12 +112,12 @@ export class BlockService {
     this.#desk.wait(isCopy ? place.length : 0, this.#serveLater(request, place, kept))
   }
 
-  #kept(request: BlockRequest, { command, length }: Place, data: Placed): Placed | undefined {
+  #kept(request: BlockRequest, { command, length }: Place, data: Placed): Placed<Uint8Array> | undefined {
     if (command === NBD_CMD_READ) return this.#pieces.keptRead(data, length)
-    return command === NBD_CMD_WRITE ? this.#pieces.keptWrite(request, length) : data
+    return command === NBD_CMD_WRITE ? this.#pieces.keptWrite(request, length) : NO_DATA
   }
 
-  async #serveLater(request: BlockRequest, place: Place, kept: Placed): Promise<void> {
+  async #serveLater(request: BlockRequest, place: Place, kept: Placed<Uint8Array>): Promise<void> {
     const outcome = await this.#runner.later({ ...place, ...kept })
     if (outcome !== undefined) this.#answer(request, place, kept, outcome)
   }

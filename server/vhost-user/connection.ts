@@ -2,7 +2,7 @@
 // is the end of this session, counted and logged once.
 import { closeSync } from 'node:fs'
 import { encodeMessage, ProtocolError, Session, VHOST_USER_BACKEND_CONFIG_CHANGE_MSG } from 'vhost-user-protocol'
-import { errnoName, FdSocket } from '../../backends/index.js'
+import { errnoName, FdSocket, isOwnEnd } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import type { EndedFault } from '../io/io-host.js'
 import { BlockDevice } from './device.js'
@@ -98,6 +98,11 @@ export class VhostUserConnection {
   }
 
   #arrived(data: Uint8Array, descriptors: readonly number[]): void {
+    if (descriptors.some((fd) => isOwnEnd(fd, this.#socket.fd) !== 0)) {
+      // Kept, it would keep this very connection open when the front-end has gone.
+      for (const descriptor of descriptors) closeSync(descriptor)
+      return this.#end(unnamed(BROKEN_MESSAGE, 'a descriptor is the other end of a connection to this server', true))
+    }
     this.#session.receive(data, descriptors)
     this.#converse()
   }

@@ -1,11 +1,11 @@
-// Where the data of a request lies: in the guest's memory where it is one piece there, else in a copy. Law: the scratch
+// Where the data of a request lies: in the guest's memory where it is one piece there or storage takes pieces, else in a copy. Law: the scratch
 // buffer belongs to one turn, and so does what a guest wants written: what waits is a copy, which the guest's memory cannot
 // change any more, not even by going away.
-import type { VhostMemory, VhostQueue } from '../../backends/index.js'
+import type { IoData, VhostMemory, VhostQueue } from '../../backends/index.js'
 import type { BlockRequest } from './block-request.js'
 
-export interface Placed {
-  readonly buffer: Uint8Array
+export interface Placed<Data extends IoData = IoData> {
+  readonly buffer: Data
   readonly start: number
 }
 
@@ -24,40 +24,46 @@ function bufferFor(length: number): Uint8Array {
 export class Pieces {
   readonly #memory: VhostMemory
   readonly #queue: VhostQueue
+  readonly #vectors: boolean
 
-  constructor(memory: VhostMemory, queue: VhostQueue) {
+  /** `vectors`: storage takes data in pieces. */
+  constructor(memory: VhostMemory, queue: VhostQueue, vectors: boolean) {
     this.#memory = memory
     this.#queue = queue
+    this.#vectors = vectors
   }
 
   /** Where a READ is to put its data. */
-  forRead({ window, start, inLength }: BlockRequest): Placed {
+  forRead({ id, window, start, inLength }: BlockRequest): Placed {
     const there = window < 0 ? undefined : this.#memory.window(window)
-    return there === undefined ? { buffer: bufferFor(inLength), start: 0 } : { buffer: there, start }
+    if (there !== undefined) return { buffer: there, start }
+    return { buffer: this.#vectors ? this.#queue.vector(id) : bufferFor(inLength), start: 0 }
   }
 
   /** The data of a WRITE for this turn; undefined when the guest's memory is not there any more. */
   forWrite({ id, window, start, outLength }: BlockRequest): Placed | undefined {
     const there = window < 0 ? undefined : this.#memory.window(window)
     if (there !== undefined) return this.#memory.lost ? undefined : { buffer: there, start }
+    if (this.#vectors) return { buffer: this.#queue.vector(id), start: 0 }
     const buffer = bufferFor(outLength)
     return this.#queue.gather(id, buffer, 0, outLength, 0) === 0 ? { buffer, start: 0 } : undefined
   }
 
   /** Where a READ that waits is to put its data. */
-  keptRead(data: Placed, length: number): Placed {
-    return data.buffer === scratch ? { buffer: Buffer.allocUnsafeSlow(length), start: 0 } : data
+  keptRead({ buffer, start }: Placed, length: number): Placed<Uint8Array> {
+    if (buffer instanceof Uint8Array && buffer !== scratch) return { buffer, start }
+    return { buffer: Buffer.allocUnsafeSlow(length), start: 0 }
   }
 
   /** The data of a WRITE that waits; undefined when the guest's memory is not there any more. */
-  keptWrite({ id }: BlockRequest, length: number): Placed | undefined {
+  keptWrite({ id }: BlockRequest, length: number): Placed<Uint8Array> | undefined {
     const buffer = Buffer.allocUnsafeSlow(length)
     return this.#queue.gather(id, buffer, 0, length, 0) === 0 ? { buffer, start: 0 } : undefined
   }
 
   /** Brings what was read to the guest; false when its memory is not there any more. */
   deliver({ id, window, inLength }: BlockRequest, { buffer, start }: Placed): boolean {
-    if (window >= 0 && buffer === this.#memory.window(window)) return true
+    if (!(buffer instanceof Uint8Array) || (window >= 0 && buffer === this.#memory.window(window))) return true
     return this.#queue.scatter(id, buffer, start, inLength, 0) === 0
   }
 }

@@ -186,7 +186,7 @@ describe('a socket that carries descriptors', () => {
   test('a thread has sockets of its own, and one that is ended leaves none behind', async () => {
     const [one, far] = socketPair()
     const peer = new Peer(one)
-    const worker = new Worker(PEER, { workerData: far })
+    const worker = new Worker(PEER, { workerData: far, trackUnmanagedFds: false })
     await once(worker, 'message')
     const fd = openFile('through', 'through a thread')
     peer.socket.send(Buffer.from('to a thread'), [fd])

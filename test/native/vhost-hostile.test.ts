@@ -83,7 +83,7 @@ for (const [kind, driverOf] of RING_KINDS) {
       ftruncateSync(fd, 4096)
       const [one, other] = disk.taken.map(({ id }) => id)
       assert.equal(disk.queue.gather(one ?? 0, new Uint8Array(4096), 0, 4096, 0), 14)
-      assert.equal(disk.queue.writeNow(other ?? 0, fd, 0, 0), 14)
+      assert.equal(disk.queue.vector(other ?? 0).writeNow(fd, 0, 4096, 0, 0), 14)
       for (const { id } of disk.taken) disk.queue.complete(id, 0, 0)
       await breaks(disk, /cut off/)
     })

@@ -4,7 +4,14 @@ import assert from 'node:assert/strict'
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
-import { errnoName, REQUEST_SEGMENTS, REQUEST_START, REQUEST_WINDOW, REQUEST_WORDS } from '../../backends/index.js'
+import {
+  errnoName,
+  REQUEST_SEGMENTS,
+  REQUEST_START,
+  REQUEST_WINDOW,
+  REQUEST_WORDS,
+  WOULD_BLOCK,
+} from '../../backends/index.js'
 import { temporaryFolder } from '../support/candor.js'
 import type { RingDriver } from '../support/vhost-drivers.js'
 import { GuestMemory, USER_BASE } from '../support/vhost-guest.js'
@@ -49,16 +56,19 @@ for (const [kind, driverOf] of RING_KINDS) {
       )
       assert.equal(word(0, REQUEST_START), one.data[0])
       const [first = 0, second = 0, third = 0] = disk.taken.map(({ id }) => id)
-      assert.equal(queue.readNow(first, fd, 4096, 0), 0)
-      assert.equal(queue.readNow(second, fd, 0, 0), 0)
-      assert.equal(queue.writeNow(third, fd, 1024, 0), 0)
+      assert.equal(queue.vector(first).readNow(fd, 0, 4096, 4096, 0), 0)
+      assert.equal(queue.vector(second).readNow(fd, 0, 5120, 0, 0), 0)
+      assert.equal(queue.vector(third).writeNow(fd, 0, 1024, 1024, 0), 0)
       assert.deepEqual(guest.read(one.data[0] ?? 0, 4096), bytes.subarray(4096))
       const read = Buffer.concat(many.data.map((at, index) => guest.read(at, [1024, 3072, 1024][index] ?? 0)))
       assert.deepEqual(read, bytes.subarray(0, 5120))
       bytes.fill(0x55, 1024, 2048)
       assert.deepEqual(readFileSync(path), bytes)
-      const short = queue.readNow(first, fd, 8000, 0)
-      assert.notEqual(short, 0)
+      assert.equal(queue.vector(first).readNow(fd, 0, 4096, 8000, 0), WOULD_BLOCK)
+      assert.equal(queue.vector(second).readNow(fd, 1000, 200, 0, 0), 0)
+      assert.deepEqual(guest.read((many.data[0] ?? 0) + 1000, 24), bytes.subarray(0, 24))
+      assert.deepEqual(guest.read(many.data[1] ?? 0, 176), bytes.subarray(24, 200))
+      assert.equal(queue.vector(second).readNow(fd, 1000, 4121, 0, 0), 14)
       assert.equal(queue.gather(first, new Uint8Array(1), 0, 1, 0), 14)
       assert.equal(queue.scatter(first, new Uint8Array(4097), 0, 4097, 0), 14)
       assert.equal(queue.scatter(first, new Uint8Array(2), 0, 2, 4095), 14)
@@ -95,6 +105,23 @@ for (const [kind, driverOf] of RING_KINDS) {
       assert.equal(second.taken[0]?.sector, 3)
       assert.equal(first.ring.used().length, 1)
       second.close()
+    })
+
+    test('a queue without a kick reads its ring when it is asked, and not otherwise', async () => {
+      const disk = open({ keep: true, queue: { requestsMax: 2 } })
+      for (let sector = 0; sector < 5; sector++) disk.ring.add(blockRequest(disk.guest, BLK_IN, sector, [512]).chain)
+      disk.kickNow()
+      await disk.until(() => disk.taken.length === 2)
+      assert.equal(disk.queue.setKick(-1), 0)
+      for (const request of disk.taken) disk.serve(request)
+      disk.kickNow()
+      for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve))
+      assert.equal(disk.taken.length, 2)
+      disk.queue.poll()
+      await disk.until(() => disk.taken.length === 4)
+      for (const request of disk.taken.slice(2)) disk.serve(request)
+      assert.equal(disk.queue.setKick(disk.kick), 0)
+      await disk.until(() => disk.taken.length === 5)
     })
 
     test('a region that is taken out stays until what is being served in it is complete', async () => {
