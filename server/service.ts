@@ -60,7 +60,16 @@ class Service implements RunningService {
     const log = this.#log
     const limits = withinOpenFiles(config, log)
     const [directory, counters] = [this.#directory, this.#counters]
-    this.#frontEnds = new FrontEnds({ directory, counters, limits, log, tlsMode: tls.mode, tls: openTls(tls) })
+    const { guestLeft } = around
+    this.#frontEnds = new FrontEnds({
+      guestLeft,
+      directory,
+      counters,
+      limits,
+      log,
+      tlsMode: tls.mode,
+      tls: openTls(tls),
+    })
     const events = this.#frontEnds
     const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
     const { workersMax } = config

@@ -18,6 +18,7 @@ import {
   reasonAt,
 } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
+import { listens } from './inherited-socket.js'
 
 export type VhostUserAddress = Extract<ListenAddress, { readonly kind: 'vhost-user' }>
 
@@ -31,6 +32,8 @@ export interface VhostUserServerOptions {
   readonly log: Log
   /** Numbers of connections, which all front ends share. */
   readonly nextConnection: () => number
+  /** A guest has gone. */
+  readonly guestLeft?: (() => void) | undefined
 }
 
 interface Guest {
@@ -99,7 +102,11 @@ export class VhostUserServer implements HostEvents {
       )
     }
     const onSocket = (socket: Socket) => this.#accept(socket, entry.name)
-    this.listeners.push(await (fd === undefined ? listenOn(address, onSocket) : listenOnMoved(fd, address, onSocket)))
+    const { fd: handedOver } = address
+    if (fd !== undefined) this.listeners.push(await listenOnMoved(fd, address, onSocket))
+    else if (handedOver === undefined) this.listeners.push(await listenOn(address, onSocket))
+    else if (!listens(handedOver)) this.take(handedOver, entry)
+    else this.listeners.push(await listenOn({ kind: 'inherited', fd: handedOver }, onSocket))
     return address
   }
 
@@ -157,6 +164,7 @@ export class VhostUserServer implements HostEvents {
     this.#guests.delete(connection)
     count(this.#options.counters, CONNECTIONS_AT, -1)
     this.#options.log.info({ peer: PEER, export: guest.exportName }, 'guest detached')
+    this.#options.guestLeft?.()
   }
 
   /** Stops accepting. */
