@@ -6,13 +6,13 @@ import type { ListenAddress, Listener } from './nbd/listen.js'
 import type { NbdServerOptions } from './nbd/nbd-options.js'
 import { NbdServer } from './nbd/server.js'
 import type { TlsUpgrade } from './nbd/tls.js'
-import { VhostUserServer } from './vhost-user/server.js'
+import { VhostUserServer, type VhostUserServerOptions } from './vhost-user/server.js'
 
 export class FrontEnds implements HostEvents {
   readonly nbd: NbdServer
   readonly vhostUser: VhostUserServer
 
-  constructor(options: NbdServerOptions) {
+  constructor(options: NbdServerOptions & Pick<VhostUserServerOptions, 'guestLeft'>) {
     this.nbd = new NbdServer({ ...options, elsewhere: (exportName) => this.vhostUser.sessionsOf(exportName) })
     this.vhostUser = new VhostUserServer({
       ...options,

@@ -35,6 +35,7 @@ const BOOLEANS: ReadonlySet<string> = new Set([
   'read-only',
   'check',
   'force',
+  'print-capabilities',
   'tls-verify-client',
   'json',
   'map',

@@ -29,6 +29,8 @@ export interface ServiceSurroundings {
   readonly read?: () => Config
   /** A reload begins; what is returned is called when it is over. */
   readonly reloading?: () => () => void
+  /** A guest's vhost-user session has ended. */
+  readonly guestLeft?: () => void
   /** Whoever watches over the service. */
   readonly manager?: ServiceManager
   /** The process whose place is to be taken. */

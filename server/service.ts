@@ -65,8 +65,9 @@ class Service implements RunningService {
     const limits = withinOpenFiles(config, log)
     const [directory, counters] = [this.#directory, this.#counters]
     const changed = () => this.#http.changed()
+    const { guestLeft } = around
     const secured = { tlsMode: tls.mode, tls: openTls(tls) }
-    this.#frontEnds = new FrontEnds({ directory, counters, limits, log, ...secured, resized: changed })
+    this.#frontEnds = new FrontEnds({ directory, counters, limits, log, ...secured, resized: changed, guestLeft })
     const events = this.#frontEnds
     const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
     const { workersMax } = config

@@ -6,5 +6,6 @@ import { errors } from './errors.js'
 import { info } from './info.js'
 import { map } from './map.js'
 import { serve } from './serve.js'
+import { vhostUserBlk } from './vhost-user-blk.js'
 
-export const COMMANDS: readonly Command<never>[] = [serve, create, ctl, errors, map, info]
+export const COMMANDS: readonly Command<never>[] = [serve, create, ctl, errors, map, info, vhostUserBlk]

@@ -11,7 +11,13 @@ export type ListenAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string }
   /** A Unix socket for guests: one export, '' for the first. */
-  | { readonly kind: 'vhost-user'; readonly path: string; readonly exportName: string }
+  | {
+      readonly kind: 'vhost-user'
+      readonly path: string
+      readonly exportName: string
+      /** A socket that was handed over in the place of the path: one that listens, or one that is connected. */
+      readonly fd?: number
+    }
   /** A socket that somebody else listens on and handed over. */
   | { readonly kind: 'inherited'; readonly fd: number }
 

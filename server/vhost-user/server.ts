@@ -18,6 +18,7 @@ import {
   reasonAt,
 } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
+import { listens } from './inherited-socket.js'
 
 export type VhostUserAddress = Extract<ListenAddress, { readonly kind: 'vhost-user' }>
 
@@ -33,6 +34,8 @@ export interface VhostUserServerOptions {
   readonly nextConnection: () => number
   /** Sessions at an export that came in by other doors. */
   readonly elsewhere: (exportName: string) => number
+  /** A guest has gone. */
+  readonly guestLeft?: (() => void) | undefined
 }
 
 interface Guest {
@@ -101,7 +104,11 @@ export class VhostUserServer implements ConnectionEvents {
       )
     }
     const onSocket = (socket: Socket) => this.#accept(socket, entry.name)
-    this.listeners.push(await (fd === undefined ? listenOn(address, onSocket) : listenOnMoved(fd, address, onSocket)))
+    const { fd: handedOver } = address
+    if (fd !== undefined) this.listeners.push(await listenOnMoved(fd, address, onSocket))
+    else if (handedOver === undefined) this.listeners.push(await listenOn(address, onSocket))
+    else if (!listens(handedOver)) this.take(handedOver, entry)
+    else this.listeners.push(await listenOn({ kind: 'inherited', fd: handedOver }, onSocket))
     return address
   }
 
@@ -162,6 +169,7 @@ export class VhostUserServer implements ConnectionEvents {
     this.#guests.delete(connection)
     count(this.#options.counters, CONNECTIONS_AT, -1)
     this.#options.log.info({ peer: PEER, export: guest.exportName }, 'guest detached')
+    this.#options.guestLeft?.()
   }
 
   /** Stops accepting. */

@@ -23,7 +23,7 @@ test('the page has every command with every option that its --help shows, and no
     .replaceAll('\\-', '-')
     .split(/^\.S[SH] /m)
   const { stdout: all } = await runCandor(['--help'])
-  const commands = [...all.matchAll(/^ {2}candor (\w+)/gm)].map((match) => match[1])
+  const commands = [...all.matchAll(/^ {2}candor ([\w-]+)/gm)].map((match) => match[1])
   assert.deepEqual(commands.sort(), [...COMMANDS.map(({ words }) => words.split(' ')[0]), 'completion'].sort())
   for (const { words } of COMMANDS) {
     const [name = ''] = words.split(' ')

@@ -1,7 +1,7 @@
 // A full host that is enlarged while a guest writes: held writes, a paused QEMU, and the disk errors of an IDE guest. All
 // other combinations of these are in full-host-matrix.test.ts, which takes longer.
 import { test } from 'node:test'
-import { NBD_KO, QEMU_IDE, QEMU_VIRTIO } from '../support/guest-attachments.js'
+import { NBD_KO, QEMU_IDE, QEMU_VIRTIO, VHOST_USER } from '../support/guest-attachments.js'
 import { playFullHost, skipWithoutFullHosts } from '../support/guest-full-host.js'
 
 const skip = skipWithoutFullHosts()
@@ -28,4 +28,12 @@ test(
     skip,
   },
   (t) => playFullHost(t, { attachment: QEMU_IDE, onEnospc: 'report', werror: 'report' }),
+)
+
+test(
+  'a guest with a vhost-user disk waits until the host is enlarged, and its data are right',
+  {
+    skip,
+  },
+  (t) => playFullHost(t, { attachment: VHOST_USER, onEnospc: 'hold=5m', werror: undefined }),
 )

@@ -59,7 +59,7 @@ function expected(): string[] {
     ...below('backends/native', /^(?:[a-z-]+\.[ch]|binding\.gyp)$/),
     ...['index.html', 'page.css', 'icon.svg'].map((name) => `server/observe/page/${name}`),
     ...below('docs', /^[a-z-]+\.md$/),
-    ...['container', 'kubernetes', 'systemd'].flatMap((folder) => below(`deploy/${folder}`, /./)),
+    ...['container', 'kubernetes', 'systemd', 'vhost-user'].flatMap((folder) => below(`deploy/${folder}`, /./)),
     ...['deploy/grafana/candor.json', 'deploy/prometheus/candor.rules.yml'],
   ].sort()
 }

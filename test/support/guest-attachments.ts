@@ -1,6 +1,6 @@
-// The ways in which a guest gets its disk, as a table. Law: each row says all that a scenario has to know of a way; a
-// front end of the server's own, such as vhost-user-blk, is one more row without `werror`.
+// The ways in which a guest gets its disk, as a table. Law: each row says all that a scenario has to know of a way.
 import { attachScript, type ServedDisk } from './guest-scenario.js'
+import { vhostUserDrive } from './guest-vhost-user.js'
 
 /** What QEMU does where the server answers a write with an error: tell the guest, or pause it if there is no space. */
 export type WriteErrors = 'report' | 'enospc'
@@ -62,4 +62,16 @@ export const QEMU_VIRTIO: Attachment = {
   detach: '',
 }
 
-export const ATTACHMENTS: readonly Attachment[] = [NBD_KO, QEMU_IDE, QEMU_VIRTIO]
+/** QEMU does not see the requests: what the server answers is what the guest's kernel gets. */
+export const VHOST_USER: Attachment = {
+  name: 'vhost-user-blk',
+  device: 'vdb',
+  partition: '/dev/vdb1',
+  werror: [],
+  errorLogged: /I\/O error, dev vdb, sector \d+ op 0x1:\(WRITE\)/,
+  qemuArguments: ({ guestSocket }) => vhostUserDrive({ socket: guestSocket }),
+  attach: () => '',
+  detach: '',
+}
+
+export const ATTACHMENTS: readonly Attachment[] = [NBD_KO, QEMU_IDE, QEMU_VIRTIO, VHOST_USER]

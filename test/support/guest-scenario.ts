@@ -49,6 +49,8 @@ export interface ServedDisk {
   readonly nbdClientArguments: string
   /** The value of `file=` in QEMU's -drive. */
   readonly qemuFile: string
+  /** The vhost-user socket. */
+  readonly guestSocket: string
   /** How many writes wait for space. */
   held(): Promise<number>
   /** Resolves when storage is done with every request, and with those whose connection is gone as well. */
@@ -67,13 +69,15 @@ export async function serveDisk(
   ...args: readonly string[]
 ): Promise<ServedDisk> {
   const socket = join(scratchFolder(scope), 'nbd.sock')
-  const listen = ['--listen', 'tcp:127.0.0.1:0', '--listen', `unix:${socket}`]
+  const guestSocket = join(scratchFolder(scope), 'guest.sock')
+  const listen = ['tcp:127.0.0.1:0', `unix:${socket}`, `vhost-user:${guestSocket}`].flatMap((at) => ['--listen', at])
   const candor = await serve(scope, [`${EXPORT_NAME}=${image}`, ...listen, '--state-dir', stateDirectory, ...args])
   const port = candor.uris.map((uri) => /^nbd:\/\/[^/]*:(\d+)/.exec(uri)?.[1]).find((found) => found !== undefined)
   return {
     candor,
     nbdClientArguments: `${HOST_IN_GUEST} ${port} -N ${EXPORT_NAME}`,
     qemuFile: `nbd:unix:${socket}:exportname=${EXPORT_NAME}`,
+    guestSocket,
     held: async () => (await candor.metrics()).get(HELD) ?? 0,
     idle: async () => {
       while (((await candor.metrics()).get(IN_FLIGHT) ?? 0) > 0) await pause(LOOK_AGAIN_MS)

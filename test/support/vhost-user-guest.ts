@@ -64,7 +64,7 @@ export class FrontEnd extends Conversation {
   readonly #answers = new Map<number, Answer>()
   readonly #sent = new Map<number, Sent>()
 
-  private constructor(machine: GuestMachine, fd: number) {
+  constructor(machine: GuestMachine, fd: number) {
     super(fd)
     this.machine = machine
   }

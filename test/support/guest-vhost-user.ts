@@ -1,0 +1,26 @@
+// QEMU's words for a vhost-user disk: shared memory, a socket that it comes back to, and a place behind all other disks.
+
+export interface VhostUserDisk {
+  readonly socket: string
+  readonly memoryMiB?: number
+  readonly queues?: number
+  /** More properties of the device. */
+  readonly properties?: string
+}
+
+/** Memory as startGuest gives it by default. */
+const DEFAULT_MEMORY_MIB = 512
+
+export function vhostUserDrive({
+  socket,
+  memoryMiB = DEFAULT_MEMORY_MIB,
+  queues = 1,
+  properties,
+}: VhostUserDisk): string[] {
+  const device = ['vhost-user-blk-pci', 'id=vhost0', 'chardev=vhost', `num-queues=${queues}`, 'addr=0x10']
+  return [
+    ...['-object', `memory-backend-memfd,id=memory,size=${memoryMiB}M,share=on`, '-machine', 'memory-backend=memory'],
+    ...['-chardev', `socket,id=vhost,path=${socket},reconnect=1`],
+    ...['-device', [...device, ...(properties === undefined ? [] : [properties])].join(',')],
+  ]
+}
