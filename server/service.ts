@@ -70,10 +70,9 @@ class Service implements RunningService {
     this.#frontEnds = new FrontEnds({ directory, counters, limits, log, ...secured, resized: changed, guestLeft })
     const events = this.#frontEnds
     const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
-    const { workersMax } = config
     const { shutdownTimeoutMs } = limits
-    const keepsRecords = stateDirectory !== undefined
-    this.#desk = new ExportDesk({ directory, log, makeHost, workersMax, keepsRecords, shutdownTimeoutMs, changed })
+    const bounds = { workersMax: config.workersMax, keepsRecords: stateDirectory !== undefined, shutdownTimeoutMs }
+    this.#desk = new ExportDesk({ directory, log, makeHost, changed, ...bounds })
     const [desk, frontEnds, output] = [this.#desk, this.#frontEnds, this.#output]
     const answer = (request: ControlRequest) => this.#operator.answer(request)
     const sessionsOf = (exportName: string) => frontEnds.sessionsOf(exportName)
@@ -81,9 +80,8 @@ class Service implements RunningService {
     this.#undo.push(() => this.#folders.close())
     const { engine: ioEngine } = this.#io
     this.#http = new HttpDesk({ directory, desk, log, answer, ioEngine, counters, pulse: this.#pulse })
-    const { manager } = around
     this.upgrading = new Upgrading({
-      manager,
+      manager: around.manager,
       isFirst: around.predecessor === undefined,
       site: () => this.#site,
       alone: (act) => desk.alone(act),
