@@ -201,19 +201,15 @@ class Service implements RunningService {
     const { hosts } = this.#desk
     for (const host of hosts) host.drain()
     const timeoutMs = this.#config.limits.shutdownTimeoutMs
-    const unanswered = await Promise.all(hosts.map((host) => this.#finish(host, timeoutMs)))
+    // One at least where the thread itself stands still.
+    const finish = async (host: IoHost) => (await unlessStalled(host, host.finish(timeoutMs)))?.unanswered ?? 1
+    const unanswered = await Promise.all(hosts.map(finish))
     const left = unanswered.reduce((sum, each) => sum + each, 0)
     if (left > 0) this.#log.error({ unanswered: left }, 'stopped with requests that storage has not answered')
     this.#frontEnds.finish()
     const synced = await Promise.all(hosts.map((host) => host.sync()))
     await this.#close()
     return { synced: !synced.includes(false) }
-  }
-
-  /** Requests without an answer; one at least where the thread itself stands still. */
-  async #finish(host: IoHost, timeoutMs: number): Promise<number> {
-    const finished = await unlessStalled(host, host.finish(timeoutMs))
-    return finished?.unanswered ?? 1
   }
 
   async #close(): Promise<void> {
