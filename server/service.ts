@@ -55,7 +55,7 @@ class Service implements RunningService {
 
   constructor(config: Config, around: ServiceSurroundings) {
     this.#around = around
-    const { stateDirectory, logLevel, tls } = config
+    const { stateDirectory, logLevel, tls, workersMax } = config
     this.#config = config
     this.#io = chooseIoEngine(config.ioEngine)
     this.#output = new LogOutput(logLevel, this.#counters)
@@ -70,7 +70,6 @@ class Service implements RunningService {
     this.#frontEnds = new FrontEnds({ directory, counters, limits, log, ...secured, resized: changed, guestLeft })
     const events = this.#frontEnds
     const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
-    const { workersMax } = config
     const { shutdownTimeoutMs } = limits
     const keepsRecords = stateDirectory !== undefined
     this.#desk = new ExportDesk({ directory, log, makeHost, workersMax, keepsRecords, shutdownTimeoutMs, changed })
