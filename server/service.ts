@@ -17,7 +17,6 @@ import { type DirectoryEntry, ExportDirectory, unlessStalled } from './io/direct
 import { ExportDesk } from './io/export-desk.js'
 import type { IoHost } from './io/io-host.js'
 import { ThreadedHost } from './io/threaded-host.js'
-import { standOutOfTheCircle } from './io-flusher.js'
 import type { ListenAddress } from './nbd/listen.js'
 import { openTls } from './nbd/tls.js'
 import { pulseBlock, serverCounters } from './observe/counters.js'
@@ -55,12 +54,11 @@ class Service implements RunningService {
 
   constructor(config: Config, around: ServiceSurroundings) {
     this.#around = around
-    const { stateDirectory, logLevel, tls } = config
+    const { stateDirectory, logLevel, tls, workersMax } = config
     this.#config = config
     this.#io = chooseIoEngine(config.ioEngine)
     this.#output = new LogOutput(logLevel, this.#counters)
     this.#log = new Log(this.#output.write, this.#pulse)
-    standOutOfTheCircle(this.#log)
     const log = this.#log
     const limits = withinOpenFiles(config, log)
     const [directory, counters] = [this.#directory, this.#counters]

@@ -2,6 +2,7 @@
 import { defaultStateDirectory } from '../config.js'
 import { type LedgerEntry, ledgerPath, readLedger } from '../state/ledger.js'
 import { UsageError } from '../values.js'
+import { askServer } from './ask-server.js'
 import type { Command } from './command.js'
 import { formatBytes, formatSectors } from './format.js'
 
@@ -24,9 +25,23 @@ function read(path: string): ReturnType<typeof readLedger> {
   }
 }
 
+/** What a running server knows of and has not written yet, which takes it up to a second. */
+async function unwritten(
+  stateDirectory: string,
+  name: string,
+  written: readonly LedgerEntry[],
+): Promise<LedgerEntry[]> {
+  const reply = await askServer(stateDirectory, { command: 'errors', name }).catch(() => undefined)
+  if (reply === undefined || !reply.ok) return []
+  const known = new Set(written.map((entry) => JSON.stringify(entry)))
+  return (reply.result as LedgerEntry[]).filter((entry) => !known.has(JSON.stringify(entry)))
+}
+
 async function run({ name, json, 'state-dir': given }: ErrorsFlags): Promise<number> {
-  const path = ledgerPath(given ?? defaultStateDirectory(), name)
-  const { entries, damaged } = read(path)
+  const stateDirectory = given ?? defaultStateDirectory()
+  const path = ledgerPath(stateDirectory, name)
+  const { entries: written, damaged } = read(path)
+  const entries = [...written, ...(await unwritten(stateDirectory, name, written))]
   if (damaged > 0) process.stderr.write(`candor: ${damaged} damaged lines of ${path} are left out\n`)
   if (json) process.stdout.write(`${JSON.stringify(entries, undefined, 2)}\n`)
   else if (entries.length === 0) process.stdout.write(`no request failed on '${name}', as far as ${path} knows\n`)

@@ -115,6 +115,7 @@ const AFTER: Readonly<Record<string, readonly (readonly [string, string])[]>> = 
       'answer what is in flight, sync every image, and end; the second one ends at once, without the sync',
     ],
     ['SIGHUP', 'read the configuration file again'],
+    ['SIGUSR2', 'hand everything to a new process, as candor ctl upgrade does'],
   ],
   FILES: [
     [

@@ -67,8 +67,12 @@ export async function openControl(stateDirectory: string, answer: Answer, moved?
   server.on('error', () => {})
   const leave = () => new Promise<void>((resolve) => server.close(() => resolve()))
   const close = () => {
-    rmSync(path, { force: true })
     server.close()
+    try {
+      rmSync(path, { force: true })
+    } catch {
+      // A state directory that cannot be written any more: what lies there is a dead server's, and the next one takes it away.
+    }
   }
   return { fd, leave, close }
 }

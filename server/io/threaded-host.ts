@@ -11,6 +11,7 @@ import type { BackingShare } from '../observe/backing-block.js'
 import { pulseBlock } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import type { FrozenHost } from './freezing.js'
+import { standOutOfTheCircle } from './io-flusher.js'
 import type { AttachOrder, ExportFace, HostEvents, IoHost, Removal, RemovalKind, VhostUserOrder } from './io-host.js'
 import type { Call, FromThread, IoThreadData, ToThread } from './io-messages.js'
 
@@ -39,6 +40,7 @@ export class ThreadedHost implements IoHost {
   constructor({ limits, stateDirectory, log, events }: ThreadedHostOptions) {
     this.#log = log
     this.#events = events
+    standOutOfTheCircle(log)
     const workerData: IoThreadData = { limits, stateDirectory, pulse: this.pulse }
     // Images are opened in the main thread and closed there: descriptors are the process's, not the thread's.
     const options = { workerData, name: 'candor-io', trackUnmanagedFds: false }

@@ -40,6 +40,8 @@ export interface Step {
   readonly run: string
   /** Run before it. */
   readonly before?: string | undefined
+  /** What it has to print. */
+  readonly says?: RegExp | undefined
   /** The exit code that it has to have. */
   readonly code: number
 }
