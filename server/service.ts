@@ -64,14 +64,13 @@ class Service implements RunningService {
     const log = this.#log
     const limits = withinOpenFiles(config, log)
     const [directory, counters] = [this.#directory, this.#counters]
+    const { guestLeft, manager } = around
     const changed = () => this.#http.changed()
-    const { guestLeft } = around
     const secured = { tlsMode: tls.mode, tls: openTls(tls) }
     this.#frontEnds = new FrontEnds({ directory, counters, limits, log, ...secured, resized: changed, guestLeft })
     const events = this.#frontEnds
     const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
-    const { workersMax } = config
-    const { shutdownTimeoutMs } = limits
+    const [{ workersMax }, { shutdownTimeoutMs }] = [config, limits]
     const keepsRecords = stateDirectory !== undefined
     this.#desk = new ExportDesk({ directory, log, makeHost, workersMax, keepsRecords, shutdownTimeoutMs, changed })
     const [desk, frontEnds, output] = [this.#desk, this.#frontEnds, this.#output]
@@ -81,7 +80,6 @@ class Service implements RunningService {
     this.#undo.push(() => this.#folders.close())
     const { engine: ioEngine } = this.#io
     this.#http = new HttpDesk({ directory, desk, log, answer, ioEngine, counters, pulse: this.#pulse })
-    const { manager } = around
     this.upgrading = new Upgrading({
       manager,
       isFirst: around.predecessor === undefined,
