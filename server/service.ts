@@ -62,8 +62,8 @@ class Service implements RunningService {
     const log = this.#log
     const limits = withinOpenFiles(config, log)
     const [directory, counters] = [this.#directory, this.#counters]
+    const { guestLeft, manager } = around
     const changed = () => this.#http.changed()
-    const { guestLeft } = around
     const secured = { tlsMode: tls.mode, tls: openTls(tls) }
     this.#frontEnds = new FrontEnds({ directory, counters, limits, log, ...secured, resized: changed, guestLeft })
     const events = this.#frontEnds

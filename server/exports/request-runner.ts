@@ -28,7 +28,7 @@ export interface Task<Data extends IoData = IoData> {
 }
 
 /** One that waits: its data are in a buffer. */
-type KeptTask = Task<Uint8Array>
+export type KeptTask = Task<Uint8Array>
 
 /** Who waits for the answers. */
 export interface Audience {

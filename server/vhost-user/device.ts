@@ -28,8 +28,8 @@ import {
 import { MEMORY_REGIONS_MAX } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 
-/** Rings of one session. */
-export const QUEUES_MAX = 64
+/** Rings of one session: as many as a kick can name. A monitor wants one for each processor of its guest. */
+export const QUEUES_MAX = 256
 /** Bytes of a segment and segments of a request, which together are less than REQUEST_BYTES_MAX. */
 const SEGMENT_BYTES_MAX = 256 << 10
 const SEGMENTS_MAX = 126

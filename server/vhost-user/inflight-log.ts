@@ -7,11 +7,11 @@
 import { closeSync, readSync, writeSync } from 'node:fs'
 import type { InflightArea } from 'vhost-user-protocol'
 import { inflightBytes, memoryFile } from '../../backends/index.js'
+import { QUEUES_MAX } from './device.js'
 
 const TAIL_BYTES = 64
 /** 0 in an area that nobody has written: the cache is on. */
 const CACHE_OFF = 1
-const QUEUES_MAX = 64
 const QUEUE_SIZE_MAX = 1024
 
 export interface InflightRegion {

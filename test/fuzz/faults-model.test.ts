@@ -1,4 +1,4 @@
-// Random requests of several clients to a disk that fails at random as Linux disks do: errors, short transfers, late
+// Random requests of several clients, some of them guests, to a disk that fails at random as Linux disks do: errors, short transfers, late
 // and re-ordered completions, failed syncs that are told once, lost pages, truncation, a full host, an operator, lost
 // connections. Law: all four, for every single reply.
 import assert from 'node:assert/strict'
@@ -6,8 +6,9 @@ import { type TestContext, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Weather } from '../support/fault-weather.js'
 import { type Random, seededRandom } from '../support/fuzz-random.js'
+import { GuestPeer } from '../support/guest-peer.js'
 import { STYLES } from '../support/raw-bytes.js'
-import { type Scene, TruthClient } from '../support/truth-clients.js'
+import { type Scene, TruthClient, type TruthPeer } from '../support/truth-clients.js'
 import { assertSeen } from '../support/truth-errors.js'
 import { SECTOR_BYTES, TruthModel } from '../support/truth-model.js'
 import { type Storage, TruthServer } from '../support/truth-server.js'
@@ -50,12 +51,19 @@ class Round {
     this.#random = random
   }
 
-  async #newClient(): Promise<TruthClient> {
+  /** An NBD client of any kind, or what serves a guest's requests. */
+  async #newPeer(): Promise<TruthPeer> {
+    const { server } = this.scene.served
+    if (this.#random.onceIn(3)) return new GuestPeer(server.served)
     const replyStyle = this.#random.pick(STYLES)
     const contexts = replyStyle === 'simple' ? [] : ['base:allocation']
-    const client = await this.scene.served.server.client({ replyStyle, contexts })
+    return server.client({ replyStyle, contexts })
+  }
+
+  async #newClient(): Promise<TruthClient> {
+    const peer = await this.#newPeer()
     this.#ids += 1
-    const made = new TruthClient(this.scene, client, this.#ids)
+    const made = new TruthClient(this.scene, peer, this.#ids)
     this.#clients.push(made)
     return made
   }

@@ -46,14 +46,23 @@ interface Request {
   readonly flags: number
 }
 
+type Asked = 'read' | 'write' | 'writeZeroes' | 'trim' | 'cache' | 'flush' | 'blockStatus'
+
+/** Whatever asks: an NBD client, or a guest. */
+export interface TruthPeer extends Pick<Client, Asked> {
+  readonly negotiation: { readonly replyStyle: Style }
+  disconnect(): Promise<unknown>
+  abandon(): Promise<unknown> | unknown
+}
+
 export class TruthClient {
   readonly #scene: Scene
-  readonly #client: Client
+  readonly #client: TruthPeer
   readonly #id: number
   /** It went away on purpose: its requests need not be answered. */
   #left = false
 
-  constructor(scene: Scene, client: Client, id: number) {
+  constructor(scene: Scene, client: TruthPeer, id: number) {
     this.#scene = scene
     this.#client = client
     this.#id = id

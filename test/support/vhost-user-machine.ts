@@ -6,7 +6,7 @@ import { eventFd } from '../../backends/index.js'
 import { PackedDriver, type RingDriver, SplitDriver } from './vhost-drivers.js'
 import { type Descriptor, GUEST_BASE, GuestMemory } from './vhost-guest.js'
 
-const MEMORY_BYTES = 64 << 20
+const MEMORY_BYTES = 96 << 20
 export const RING_SIZE = 64
 
 export class GuestMachine {

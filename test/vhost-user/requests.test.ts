@@ -83,6 +83,10 @@ for (const packed of [false, true]) {
     for (const [what, type, sector, data, wants] of bad) {
       assert.equal((await front.do(type, sector, data, wants)).status, IOERR, what)
     }
+    const long = patternOf(32 * MIB + SECTOR, 1)
+    assert.equal((await front.do(VIRTIO_BLK_T_OUT, 0, long, 0, { pieces: 120, indirect: true })).status, IOERR)
+    const longest = long.subarray(SECTOR)
+    assert.equal((await front.do(VIRTIO_BLK_T_OUT, 0, longest, 0, { pieces: 120, indirect: true })).status, OK)
     const odd = [
       ['an unmapping discard', VIRTIO_BLK_T_DISCARD, segments([0, 8, 1])],
       ['flags of the future', VIRTIO_BLK_T_WRITE_ZEROES, segments([0, 8, 2])],
