@@ -29,6 +29,8 @@ const NOT_RUN: readonly (readonly [command: RegExp, reason: string])[] = [
   ],
   [/^(?:systemctl (?:daemon-reload|status)|journalctl)\b/, 'no systemd runs here'],
   [/^cp "\$\(npm root --global\)"/, 'it lies there after npm install --global; test/package sees it in the package'],
+  [/^cloud-hypervisor\b/, 'Debian has no package of it'],
+  [/^candor vhost-user-blk --fd 3/, 'test/vhost-user hands the descriptor over'],
   [/^nbd-client\b/, 'the host kernel may have no nbd driver: test/guest and test/tls run it in a guest that has'],
   [
     /^(?:umount \/srv\/images$|e2fsck -p|mount \/dev\/vg\/images)/,
@@ -85,6 +87,13 @@ const RULES: readonly Rule[] = [
     before: 'start_server candor serve disk.img --listen vhost-user:/run/candor/disk.sock',
   },
   { command: /^candor ctl upgrade$/, before: 'truncate -s 1M disk.img; start_server candor serve disk.img' },
+  // It waits for its guest until it is told to end.
+  {
+    command: /^(?:npx )?candor vhost-user-blk --socket-path (\S+) --blk-file disk\.img(?: \[--read-only\])?$/,
+    run: 'timeout 10 candor vhost-user-blk --socket-path $1 --blk-file disk.img',
+    before: 'stop_server; truncate -s 1M disk.img; mkdir -p /run/vm',
+    codes: [124],
+  },
   { command: /^man candor$/, run: 'MANPATH=$PWD/man $&' },
   { command: /^systemctl reload candor$/, run: 'kill -HUP "$server"' },
   { command: /^systemctl (?:stop|disable --now) candor$/, run: 'stop_server' },
