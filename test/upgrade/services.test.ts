@@ -145,6 +145,11 @@ test("sockets that an activator handed over stay the server's, and no other is o
   await ended
 })
 
+/** The processes that a process has started, and those that came to it. */
+function pidsInside(pid: number): number[] {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number)
+}
+
 test('as process 1 the first process stays: signals go on to the one that serves, whose exit code is its own', {
   skip: needsRoot('unshare', 'setpriv'),
 }, async (t) => {
@@ -152,7 +157,7 @@ test('as process 1 the first process stays: signals go on to the one that serves
   const folder = folderOf(scope)
   const wrapper = ['unshare', '--pid', '--fork', '--mount-proc', '--kill-child', '--']
   const server = await control(scope, folder, { words: [disk(folder)], wrapper })
-  const one = Number(readFileSync(`/proc/${server.candor.pid}/task/${server.candor.pid}/children`, 'utf8').trim())
+  const [one = 0] = pidsInside(server.candor.pid)
   const client = await attach(`nbd+unix:///disk?socket=${join(folder, 'nbd')}`)
   const working = new SteadyClient(client, { start: 0, slots: 16, depth: 2 })
   for (let upgrade = 0; upgrade < 3; upgrade++) {
@@ -176,7 +181,9 @@ test('as process 1 the first process stays: signals go on to the one that serves
     () => server.ask({ command: 'inject', name: 'disk', words: ['flush:EIO'] }),
     ({ ok }) => ok,
   )
+  // To process 1, and to the server itself, as a supervisor does that knows them all: it is one signal.
   kill(one, 'SIGTERM')
+  for (const each of pidsInside(one)) kill(each, 'SIGTERM')
   assert.equal(
     (await server.candor.ended).code,
     2,
