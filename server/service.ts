@@ -101,10 +101,7 @@ class Service implements RunningService {
     }
     const [log, frontEnds, counters] = [this.#log, this.#frontEnds, this.#counters]
     const pulses = [this.#pulse, ...hosts.map(({ pulse }) => pulse)]
-    const closeDoors = async () => {
-      this.#folders.close()
-      await Promise.all([control?.leave(), door.close()])
-    }
+    const closeDoors = () => Promise.all([this.#folders.close(), control?.leave(), door.close()])
     return { log, limits, frontEnds, hosts, exports, counters, pulses, doors, closeDoors, endLog: this.#endLog }
   }
 
