@@ -27,7 +27,7 @@ import { takeStateDirectory } from './state/state-directory.js'
 import { Channel } from './upgrade/channel.js'
 import type { MovedServer } from './upgrade/messages.js'
 import type { Predecessor } from './upgrade/predecessor.js'
-import { listenOnward, takeUp, welcome } from './upgrade/take-over.js'
+import { listenOnward, takeUp, toldUnless, welcome } from './upgrade/take-over.js'
 import type { UpgradeSite } from './upgrade/upgrade.js'
 import { Upgrading } from './upgrade/upgrading.js'
 
@@ -101,12 +101,8 @@ class Service implements RunningService {
     }
     const [log, frontEnds, counters] = [this.#log, this.#frontEnds, this.#counters]
     const pulses = [this.#pulse, ...hosts.map(({ pulse }) => pulse)]
-    const closeDoors = async () => {
-      this.#folders.close()
-      await Promise.all([control?.leave(), door.close()])
-    }
-    const endLog = () => this.#endLog()
-    return { log, limits, frontEnds, hosts, exports, counters, pulses, doors, closeDoors, endLog }
+    const closeDoors = () => Promise.all([this.#folders.close(), control?.leave(), door.close()])
+    return { log, limits, frontEnds, hosts, exports, counters, pulses, doors, closeDoors, endLog: this.#endLog }
   }
 
   get exports(): Iterable<DirectoryEntry> {
@@ -149,21 +145,23 @@ class Service implements RunningService {
   /** Begins where another process stopped. */
   async takeOver(predecessor: Predecessor): Promise<void> {
     const [config, desk, frontEnds, log] = [this.#config, this.#desk, this.#frontEnds, this.#log]
+    const [directory, counters, pulse] = [this.#directory, this.#counters, this.#pulse]
     this.#undo.push(() => this.#closeHosts())
+    let moved: MovedServer
     try {
-      const [directory, counters, pulse] = [this.#directory, this.#counters, this.#pulse]
-      const moved = await takeUp(predecessor, { config, desk, directory, frontEnds, log, counters, pulse })
-      if (moved.lockFd !== undefined) this.#locked(moved.lockFd)
-      await this.#openControl(moved.controlFd)
-      this.addresses.push(...(await listenOnward(moved, config, frontEnds, log)))
-      await this.#openHttp(moved.http)
-      await this.#folders.open()
-      const stub = await predecessor.hear((guest) => welcome(frontEnds.nbd, guest))
-      this.upgrading.stub = moved.stubFd === undefined ? stub : new Channel(moved.stubFd)
+      moved = await takeUp(predecessor, { config, desk, directory, frontEnds, log, counters, pulse })
     } catch (error) {
       await this.#close()
       throw error
     }
+    // Clients are served from here on: whatever else cannot be had is told, and no reason to leave them.
+    if (moved.lockFd !== undefined) this.#locked(moved.lockFd)
+    await toldUnless(log, () => this.#openControl(moved.controlFd))
+    this.addresses.push(...(await listenOnward(moved, config, frontEnds, log)))
+    await toldUnless(log, () => this.#openHttp(moved.http))
+    await toldUnless(log, () => this.#folders.open())
+    const stub = await predecessor.hear((guest) => welcome(frontEnds.nbd, guest))
+    this.upgrading.stub = moved.stubFd === undefined ? stub : new Channel(moved.stubFd)
   }
 
   async #openControl(fd?: number): Promise<void> {
@@ -218,7 +216,7 @@ class Service implements RunningService {
     await this.#endLog()
   }
 
-  async #endLog(): Promise<void> {
+  readonly #endLog = async (): Promise<void> => {
     this.#log.close()
     await this.#output.close()
   }

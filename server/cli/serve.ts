@@ -1,5 +1,6 @@
 // `candor serve`: exports images until a signal says stop.
 import { writeSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { Argv } from 'yargs'
 import { endAtOnce } from '../../backends/index.js'
 import { type Config, configOf, type ServeFlags } from '../config.js'
@@ -19,6 +20,8 @@ import { SERVE_OPTIONS } from './serve-options.js'
 export const EXIT_CLEAN = 0
 export const EXIT_SYNC_FAILED = 2
 const STDERR = 2
+/** A signal to all processes of a service reaches one twice that another one passes it on to. */
+const SAME_SIGNAL_MS = 1000
 
 function flags(yargs: Argv): Argv {
   return yargs
@@ -98,6 +101,24 @@ function nextSignal(): Promise<NodeJS.Signals> {
   })
 }
 
+/** What a signal asks for, which may come before it can be done. */
+class Errand {
+  #wanted = false
+  #act = () => {
+    this.#wanted = true
+  }
+
+  constructor(signal: NodeJS.Signals) {
+    process.on(signal, () => this.#act())
+  }
+
+  /** From here on it is done whenever it is asked for, and at once if it was before. */
+  run(act: () => void): void {
+    this.#act = act
+    if (this.#wanted) act()
+  }
+}
+
 /** Starts, or takes over from the process that started this one; what keeps it from that, that one is told. */
 async function start(config: () => Config, around: ServiceSurroundings): Promise<RunningService> {
   try {
@@ -117,18 +138,19 @@ async function run(flagsGiven: ServeFlags): Promise<number> {
     process.stdout.write(`${flagsGiven.config ?? 'the command line'} is sound: ${read().exports.length} exports\n`)
     return EXIT_CLEAN
   }
-  // A signal that nobody hears would end the process.
-  let [upgrade, reload] = [() => {}, () => {}]
-  process.on('SIGUSR2', () => upgrade()).on('SIGHUP', () => reload())
+  // A signal that nobody hears would end the process; one that comes before its time is minded later.
+  const [upgrades, reloads] = [new Errand('SIGUSR2'), new Errand('SIGHUP')]
+  // Until a new server serves, its end is nobody's loss; one that takes over may serve before it has got this far.
+  const early = predecessor === undefined ? undefined : nextSignal()
   const reloading = () => {
     manager.reloading()
     return () => manager.reloaded(statusOf(service))
   }
   const config = predecessor === undefined ? read() : undefined
   const service = await start(() => config ?? read(), { read, reloading, manager, predecessor })
-  upgrade = () => void service.upgrading.ask()
-  reload = () => void service.reload()
-  const stopping = nextSignal()
+  upgrades.run(() => void service.upgrading.ask())
+  reloads.run(() => void service.reload())
+  const stopping = early ?? nextSignal()
   // Whoever hands sockets over knows where they are, and stdout may be a pipe of his own (nbdinfo [ candor serve … ]).
   if (activated.length === 0 && config !== undefined) process.stdout.write(banner(service, config))
   manager.ready(statusOf(service))
@@ -136,13 +158,15 @@ async function run(flagsGiven: ServeFlags): Promise<number> {
   if (typeof told !== 'string') return succeededBy(told, service.upgrading)
   return (await service.upgrading.stop())
     ? succeededBy(await service.upgrading.succeeded, service.upgrading, told)
-    : stop(service, manager)
+    : stop(service, manager, predecessor === undefined ? 0 : SAME_SIGNAL_MS)
 }
 
-async function stop(service: RunningService, manager: ServiceManager): Promise<number> {
+/** A second signal ends it at once; one within `sameMs` is the first one. */
+async function stop(service: RunningService, manager: ServiceManager, sameMs: number): Promise<number> {
   manager.stopping()
   // Not by way of process.exit: it waits for threads, and one that storage holds would never come.
-  const second = nextSignal().then((): never => {
+  const another = sameMs === 0 ? nextSignal() : pause(sameMs, undefined, { ref: false }).then(nextSignal)
+  const second = another.then((): never => {
     writeSync(STDERR, 'candor was told twice to stop: it ends at once, without the final sync\n')
     return endAtOnce(EXIT_SYNC_FAILED)
   })

@@ -32,6 +32,8 @@ export interface AttachOrder {
   readonly client: string
   /** It was served elsewhere before: this is where it goes on. */
   readonly progress?: Progress
+  /** Bytes of the export as the client was told; by default what it has now. */
+  readonly size?: number
 }
 
 /** A vhost-user session that is about to begin. */

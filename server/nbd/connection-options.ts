@@ -26,6 +26,8 @@ export interface ConnectionOptions {
   readonly leftover: Uint8Array
   /** It was served elsewhere before: this is where it goes on. */
   readonly progress?: Progress | undefined
+  /** Bytes of the export as the client was told; by default what it has now. */
+  readonly size?: number | undefined
   readonly served: Export
   readonly established: Established
   /** The peer as log and ledger name it. */

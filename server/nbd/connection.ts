@@ -17,6 +17,8 @@ export class Connection implements FrameSink, ByteSink {
   readonly #transport: Transport
   readonly #transmission: Transmission
   readonly #extended: boolean
+  /** Bytes of the export as the client was told. */
+  readonly size: number
   #ended = false
   #gone = false
   #paused = true
@@ -38,7 +40,8 @@ export class Connection implements FrameSink, ByteSink {
     })
     const { replyStyle: style, contexts } = established
     this.#extended = style === 'extended'
-    const terms = termsFor(served, established)
+    const terms = termsFor(served, established, options.size)
+    this.size = terms.size
     const calls = { onRoom: () => this.#roomAgain(), peerGone: () => this.#peerGone() }
     const { batch } = this.#transport
     this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, client, ...calls })
@@ -83,11 +86,8 @@ export class Connection implements FrameSink, ByteSink {
 
   /** What it is made of, for those who move it. */
   get parts(): ConnectionParts {
-    return { receive: this.#receive, transport: this.#transport, transmission: this.#transmission }
-  }
-
-  get terms(): Pick<ConnectionOptions, 'established' | 'client'> {
-    return this.#options
+    const { established, client } = this.#options
+    return { receive: this.#receive, transport: this.#transport, transmission: this.#transmission, established, client }
   }
 
   /** Another object serves it from here on: this one tells nobody of its end. undefined when it has come to that. */

@@ -38,6 +38,8 @@ export interface MovedConnection {
   readonly connection: number
   readonly fd: number
   readonly exportName: string
+  /** Bytes of the export as the client was told. */
+  readonly size: number
   readonly established: Established
   /** The peer as log and ledger name it. */
   readonly client: string
@@ -49,6 +51,8 @@ export interface ConnectionParts {
   readonly receive: ReceiveBuffer
   readonly transport: Transport
   readonly transmission: Transmission
+  readonly established: Established
+  readonly client: string
 }
 
 /**
@@ -56,16 +60,15 @@ export interface ConnectionParts {
  * when it has come to its end, and only waits for its peer to take the last replies.
  */
 export function takeOut(connection: Connection): Omit<MovedConnection, 'connection' | 'exportName'> | undefined {
-  const { receive, transport, transmission } = connection.parts
+  const { receive, transport, transmission, established, client } = connection.parts
   if (!transport.canMove) return undefined
   const abandoned = connection.abandon()
   if (abandoned === undefined) return undefined
-  const { established, client } = connection.terms
   const { fd, unsent } = transport.takeOut()
   const lost = abandoned.lost && { code: abandoned.lost.code, message: abandoned.lost.message }
   const { disconnected, slow } = transmission
   const progress = { unserved: receive.unserved(), unsent, requests: slow.takeMoved(), disconnected, lost }
-  return { fd, established, client, progress }
+  return { fd, size: connection.size, established, client, progress }
 }
 
 /** Puts a connection that has not begun to where another object left it. */

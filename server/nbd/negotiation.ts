@@ -34,13 +34,13 @@ export type Established = Extract<HandshakeOutcome, { kind: 'transmission' }>
 
 /**
  * What the handshake's result means for the requests to come. A client that did not ask for the size constraints may
- * go by the spec's defaults, whose minimum is one byte ("Size constraints").
+ * go by the spec's defaults, whose minimum is one byte ("Size constraints"). `size` is what it was told.
  */
-export function termsFor(served: Export, established: Established): Terms {
+export function termsFor(served: Export, established: Established, size = served.size): Terms {
   const { transmissionFlags, replyStyle, contexts, knowsBlockSizes } = established
   const extended = replyStyle === 'extended'
   return {
-    size: served.size,
+    size,
     readOnly: served.readOnly,
     extended,
     minimumBlockSize: knowsBlockSizes ? served.backend.can.minimumBlockSize : 1,

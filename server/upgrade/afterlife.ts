@@ -19,7 +19,9 @@ class Served {
     this.#successor = successor
     this.#pid = successor.pid
     successor.channel.hear((message) => {
-      if (message.kind === 'successor') this.#pid = message.pid
+      if (message.kind !== 'successor') return
+      this.#pid = message.pid
+      if (!successor.channel.ended) successor.channel.tell({ kind: 'noted' })
     })
   }
 

@@ -20,7 +20,7 @@ export interface Leaving {
   /** Clients whose handshake was done while everything was at rest. */
   readonly kept: readonly ReadyGuest[]
   /** HTTP and control: settles when what was asked there is answered. */
-  closeDoors(): Promise<void>
+  closeDoors(): Promise<unknown>
   /** The last lines of the log. */
   endLog(): Promise<void>
   /** Tells those who watch over the service who serves now; true when this process stays, to wait for its end. */

@@ -63,6 +63,8 @@ export type ToSuccessor =
   | { readonly kind: 'late'; readonly guest: Omit<LateGuest, 'fd' | 'leftover'>; readonly leftover: string }
   /** Whoever watches over the service knows who serves now. `stays`: the process waits for the end of the service. */
   | { readonly kind: 'announced'; readonly stays: boolean }
+  /** From a process that stays: signals go to the one that it was told of. */
+  | { readonly kind: 'noted' }
 
 export type ToPredecessor =
   | { readonly kind: 'hello'; readonly format: number; readonly version: string }

@@ -121,16 +121,20 @@ export async function listenOnward(
   log: Log,
 ): Promise<ListenAddress[]> {
   const addresses: ListenAddress[] = []
-  for (const { fd, wanted } of moved.listeners) addresses.push(await frontEnds.listenOnMoved(fd, wanted))
-  for (const address of furtherAddresses(moved, config)) {
-    try {
-      addresses.push(await frontEnds.listen(address))
-    } catch (error) {
-      if (!(error instanceof OpenError)) throw error
-      log.error({ error: error.message }, `not listened on: ${error.message}`)
-    }
-  }
+  const listen = (opening: Promise<ListenAddress>) => toldUnless(log, async () => void addresses.push(await opening))
+  for (const { fd, wanted } of moved.listeners) await listen(frontEnds.listenOnMoved(fd, wanted))
+  for (const address of furtherAddresses(moved, config)) await listen(frontEnds.listen(address))
   return addresses
+}
+
+/** Does what the server can be without, and logs why where it cannot be done. */
+export async function toldUnless(log: Log, act: () => Promise<void>): Promise<void> {
+  try {
+    await act()
+  } catch (error) {
+    if (!(error instanceof OpenError)) throw error
+    log.error({ error: error.message }, error.message)
+  }
 }
 
 /** Addresses of the configuration on which nobody listens yet. */

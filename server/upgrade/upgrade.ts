@@ -28,7 +28,7 @@ export interface UpgradeSite {
   readonly counters: Counters
   readonly pulses: readonly Counters[]
   /** HTTP and control: settles when what was asked there is answered. */
-  closeDoors(): Promise<void>
+  closeDoors(): Promise<unknown>
   /** The last lines of the log. */
   endLog(): Promise<void>
   readonly doors: Pick<MovedServer, 'stateDirectory' | 'lockFd' | 'controlFd' | 'http'>

@@ -1,5 +1,6 @@
 // Upgrades as an operator asks for them: one at a time, each with an answer. Law: a process that was succeeded is never
 // asked to stop as if it were still the server.
+import { setTimeout as pause } from 'node:timers/promises'
 import { type ControlReply, failed } from '../control/export-actions.js'
 import type { ServiceManager } from '../service-manager.js'
 import type { Channel } from './channel.js'
@@ -26,6 +27,8 @@ export interface UpgradeResult {
   readonly ms: number
 }
 
+/** How long a process that stays may take to hear who serves. */
+const STUB_PATIENCE_MS = 1000
 /** Whose child this process was made; orphans have another parent later. */
 const FIRST_PARENT = process.ppid
 
@@ -43,7 +46,7 @@ export class Upgrading {
     this.#begun = resolve
   })
   /** To a process that stays, and waits for the end of the service. */
-  stub: Pick<Channel<ToSuccessor, ToPredecessor>, 'fd' | 'tell'> | undefined
+  stub: Channel<ToSuccessor, ToPredecessor> | undefined
 
   constructor(options: UpgradingOptions) {
     this.#options = options
@@ -78,7 +81,7 @@ export class Upgrading {
       manager?.reloaded(`serving ${exports.map(({ name }) => name).join(', ')}`)
       return failed(`not upgraded, and the old process goes on: ${message}`)
     }
-    this.#tellStub(successor.pid)
+    await this.#tellStub(successor.pid)
     this.#leave(successor, upgrade.kept)
     this.#succeed(successor)
     const { pauseMs } = upgrade
@@ -96,9 +99,17 @@ export class Upgrading {
     }
   }
 
-  #tellStub(pid: number): void {
+  /** Settles when the process that stays knows who serves, and passes no signal to this one any more. */
+  async #tellStub(pid: number): Promise<void> {
+    const { stub } = this
+    if (stub === undefined) return
+    const hearAsBefore = stub.onMessage
+    const noted = new Promise<void>((resolve) => {
+      stub.onMessage = (message) => (message.kind === 'noted' ? resolve() : hearAsBefore?.(message))
+    })
     try {
-      this.stub?.tell({ kind: 'successor', pid })
+      stub.tell({ kind: 'successor', pid })
+      await Promise.race([noted, pause(STUB_PATIENCE_MS, undefined, { ref: false })])
     } catch {
       // It is gone, and with it whoever wanted to know.
     }
