@@ -84,7 +84,7 @@ class Service implements RunningService {
       site: () => this.#site,
       alone: (act) => desk.alone(act),
     })
-    const [reload, upgrade] = [() => this.#reload(), () => this.upgrading.ask()]
+    const [reload, upgrade] = [() => this.#reload(), (force: boolean) => this.upgrading.ask(force)]
     this.#operator = new Operator({ config: () => this.#config, desk, directory, frontEnds, output, reload, upgrade })
   }
 
