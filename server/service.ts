@@ -69,7 +69,7 @@ class Service implements RunningService {
     const events = this.#frontEnds
     const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
     const { shutdownTimeoutMs } = limits
-    const bounds = { workersMax: config.workersMax, keepsRecords: stateDirectory !== undefined, shutdownTimeoutMs }
+    const bounds = { workersMax, keepsRecords: stateDirectory !== undefined, shutdownTimeoutMs }
     this.#desk = new ExportDesk({ directory, log, makeHost, changed, ...bounds })
     const [desk, frontEnds, output] = [this.#desk, this.#frontEnds, this.#output]
     const answer = (request: ControlRequest) => this.#operator.answer(request)
@@ -79,12 +79,12 @@ class Service implements RunningService {
     const { engine: ioEngine } = this.#io
     this.#http = new HttpDesk({ directory, desk, log, answer, ioEngine, counters, pulse: this.#pulse })
     this.upgrading = new Upgrading({
-      manager: around.manager,
+      manager,
       isFirst: around.predecessor === undefined,
       site: () => this.#site,
       alone: (act) => desk.alone(act),
     })
-    const [reload, upgrade] = [() => this.#reload(), () => this.upgrading.ask()]
+    const [reload, upgrade] = [() => this.#reload(), (force: boolean) => this.upgrading.ask(force)]
     this.#operator = new Operator({ config: () => this.#config, desk, directory, frontEnds, output, reload, upgrade })
   }
 

@@ -40,7 +40,7 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
   inject: OF_EXPORT,
   'hold-release': OF_EXPORT,
   'hold-fail': OF_EXPORT,
-  upgrade: {},
+  upgrade: { takes: ['force'] },
 }
 
 const ASIDE: ReadonlySet<string> = new Set(['action', 'name', 'words', 'json', 'state-dir', '_', '$0'])
@@ -99,7 +99,10 @@ export const ctl: Command<CtlFlags> = {
       .positional('words', { describe: 'injection rules, or off; a size', type: 'string', array: true })
       .options({
         ...exportOptions,
-        force: { type: 'boolean', describe: 'remove, resize: end its connections first' },
+        force: {
+          type: 'boolean',
+          describe: 'remove, resize: end its connections first; upgrade: let guests go, who come again',
+        },
         json: { type: 'boolean', describe: 'for programs' },
         'state-dir': {
           type: 'string',

@@ -21,7 +21,7 @@ export interface OperatorOptions {
   /** Reads the configuration again. */
   readonly reload: () => Promise<ControlReply>
   /** Hands everything over to a new process. */
-  readonly upgrade: () => Promise<ControlReply>
+  readonly upgrade: (letsGuestsGo: boolean) => Promise<ControlReply>
 }
 
 type Act = (request: ControlRequest) => Promise<ControlReply>
@@ -37,7 +37,7 @@ export class Operator {
     disconnect: (request) => this.#disconnect(request),
     'log-level': (request) => this.#logLevel(request),
     reload: () => this.#options.reload(),
-    upgrade: () => this.#options.upgrade(),
+    upgrade: ({ flags }) => this.#options.upgrade(flags?.['force'] === true),
   }
 
   constructor(options: OperatorOptions) {

@@ -48,8 +48,7 @@ function busyNames({ opened, isActing }: Freezable): string[] {
 /** Waits for what the kernel has, and takes all connections out. */
 export async function freeze(host: Freezable, timeoutMs: number): Promise<FrozenHost> {
   const deadline = performance.now() + timeoutMs
-  const others = [...host.connections.values()].filter((each) => !(each instanceof Connection))
-  if (others.length > 0) return { kind: 'busy', exports: others.map(({ served }) => served.name) }
+  await letGuestsGo(host, deadline)
   for (const each of host.connections.values()) if (each instanceof Connection) each.freeze()
   for (const { entry } of host.opened.values()) freezeExport(entry, true)
   for (;;) {
@@ -67,6 +66,19 @@ export async function freeze(host: Freezable, timeoutMs: number): Promise<Frozen
   const fixed = [...host.opened.keys()].filter((name) => !moved.has(name))
   if (fixed.length > 0 || !host.isWanted()) return { kind: 'busy', exports: fixed }
   return { kind: 'frozen', exports: [...moved.values()], connections: takeAllOut(host.connections) }
+}
+
+/**
+ * A guest's memory cannot change processes: its requests in flight are answered, the others left in its rings, and its
+ * monitor comes again to whoever serves then.
+ */
+async function letGuestsGo({ connections }: Freezable, deadline: number): Promise<void> {
+  const guests = [...connections.values()].filter((each) => !(each instanceof Connection))
+  for (const guest of guests) guest.drain()
+  while (guests.some(({ isBusy }) => isBusy) && performance.now() < deadline) {
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+  }
+  for (const guest of guests) guest.destroy()
 }
 
 /** What is left has come to its end, and only waits for its last replies to be taken. */

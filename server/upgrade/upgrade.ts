@@ -44,6 +44,8 @@ interface Rest {
 
 export class Upgrade {
   readonly #find: () => HandedOver
+  /** Guests that are attached by vhost-user come again by themselves. */
+  readonly #letsGuestsGo: boolean
   #found: HandedOver | undefined
   /** Clients whose handshake was done meanwhile. */
   readonly kept: ReadyGuest[] = []
@@ -53,8 +55,9 @@ export class Upgrade {
   pauseMs = 0
 
   /** `find` is asked when no export comes or goes any more. */
-  constructor(find: () => HandedOver) {
+  constructor(find: () => HandedOver, letsGuestsGo: boolean) {
     this.#find = find
+    this.#letsGuestsGo = letsGuestsGo
   }
 
   get #site(): HandedOver {
@@ -105,9 +108,9 @@ export class Upgrade {
 
   #refuseGuests(): void {
     const { guests } = this.#site.frontEnds.vhostUser
-    if (guests === 0) return
+    if (guests === 0 || this.#letsGuestsGo) return
     throw new UpgradeFailure(
-      `${guests} guests are attached by vhost-user, and their memory cannot change processes: detach them, or restart`,
+      `${guests} guests are attached by vhost-user, and their memory cannot change processes: detach them, or say --force where their monitors come again (reconnect=1)`,
     )
   }
 

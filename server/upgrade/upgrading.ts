@@ -60,14 +60,14 @@ export class Upgrading {
     this.#begun()
   }
 
-  /** Hands everything over, or says why that was not done. */
-  async ask(): Promise<ControlReply> {
+  /** Hands everything over, or says why that was not done. `letsGuestsGo`: those of vhost-user come again by themselves. */
+  async ask(letsGuestsGo = false): Promise<ControlReply> {
     await this.#complete
     if (this.#stopped) return failed('the server stops: there is nothing to upgrade')
     if (this.#running !== undefined) return failed('an upgrade is under way already: wait for its end')
     const { manager, site, alone } = this.#options
     const { log, exports } = site()
-    const upgrade = new Upgrade(() => ({ ...site(), stubFd: this.stub?.fd }))
+    const upgrade = new Upgrade(() => ({ ...site(), stubFd: this.stub?.fd }), letsGuestsGo)
     manager?.reloading('handing over to a new process')
     const began = performance.now()
     let successor: Successor
