@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
+import { DONE } from '../../backends/index.js'
 import { openRecord } from '../../server/state/image-record.js'
 import { claimRecord, locateRecord, readRecord } from '../../server/state/record-files.js'
 import { SLOT_BYTES } from '../../server/state/record-format.js'
@@ -50,6 +51,21 @@ describe('the record of an image', () => {
     record.touched(0, image.size)
     await record.store('degraded', 5, [{ start: 0, end: image.size }])
     assert.equal(readFileSync(path).length, size)
+    await record.closed(true)
+  })
+
+  test('of an image that grew tells of what was unflushed behind the old end; of one that was cut off it does not', async () => {
+    const path = newPath()
+    const { record } = await open(path)
+    await record.opened()
+    assert.equal(await record.resized(400 * MIB), DONE)
+    assert.ok(record.touched(399 * MIB, MIB))
+    const found = readRecord(path, 400 * MIB)
+    assert.deepEqual(found.shadow, [{ start: 399 * MIB, end: 400 * MIB }])
+    assert.deepEqual([found.stored?.size, found.stored?.dirty], [400 * MIB, true])
+    assert.equal(await record.resized(MIB), DONE)
+    assert.ok(record.touched(0, MIB))
+    assert.deepEqual(readRecord(path, MIB).shadow, [{ start: 0, end: MIB }])
     await record.closed(true)
   })
 
