@@ -81,3 +81,35 @@ test('an export has as many connections as its own bound says, and one more is r
   await attach(served.uri('b'))
   await assert.rejects(attach(served.uri('b')), /in use by another client, .*--connections-per-export-max 1\)/)
 })
+
+test('an export has requests in flight by its own bound, and the others by the bound of all', async (t) => {
+  const scope = lastFirst(t)
+  const folder = folderOf(scope)
+  for (const name of ['a', 'b']) imageAt(`${folder}/${name}`, MIB)
+  const top = [
+    `listen: [unix:${folder}/nbd]`,
+    'http: off',
+    "inject: ['write:delay=500ms']",
+    'in-flight-max: 3',
+    'exports:',
+  ]
+  const exports = ['  a:', '    image: a', '    in-flight-max: 1', '  b:', '    image: b', '']
+  writeFileSync(`${folder}/candor.yaml`, [...top, ...exports].join('\n'))
+  const served = await control(scope, folder, { words: ['--config', `${folder}/candor.yaml`] })
+  const most = { a: 0, b: 0 }
+  const write = async (name: 'a' | 'b') => {
+    const client = await attach(served.uri(name))
+    await Promise.all([0, 1, 2, 3].map((page) => client.write(page * 4096, stamped(page * 4096, 4096))))
+  }
+  let done = false
+  const writing = Promise.all([write('a'), write('b')]).then(() => {
+    done = true
+  })
+  while (!done) {
+    for (const { export: name, inFlight = 0 } of await served.sessions()) {
+      if (name === 'a' || name === 'b') most[name] = Math.max(most[name], inFlight)
+    }
+  }
+  await writing
+  assert.deepEqual(most, { a: 1, b: 3 })
+})
