@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -125,7 +126,18 @@ static void on_cleanup(napi_async_cleanup_hook_handle handle, void *argument) {
   close_socket(argument);
 }
 
-/* openFdSocket(fd, slab: Uint8Array, unsentMax, told(length, fds, errno)) -> external. The descriptor is the socket's. */
+/* 0, or why the event loop is not let near a descriptor: libuv ends the process when a watched one is refused by epoll later,
+ * as others than sockets may be. */
+static int usable(int fd) {
+  int domain = 0, type = 0;
+  socklen_t size = sizeof domain;
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) return errno;
+  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0) return errno;
+  return domain == AF_UNIX && type == SOCK_STREAM ? 0 : EPROTOTYPE;
+}
+
+/* openFdSocket(fd, slab: Uint8Array, unsentMax, told(length, fds, errno)) -> external, the descriptor is the socket's; or an
+ * errno. */
 static napi_value open_fd_socket(napi_env env, napi_callback_info info) {
   napi_value arguments[4], external;
   size_t count = 4, room;
@@ -141,15 +153,18 @@ static napi_value open_fd_socket(napi_env env, napi_callback_info info) {
     return door_throw(env, "openFdSocket(fd, Uint8Array, unsentMax, told)");
   }
   DOOR_OK(napi_get_uv_event_loop(env, &loop));
+  const int error = usable(fd);
+  if (error != 0) return door_int(env, error);
   struct fd_socket *socket = calloc(1, sizeof *socket);
   if (socket == NULL) return door_throw(env, "out of memory");
   socket->fd = fd;
   socket->slab = slab;
   socket->room = room;
   socket->unsent_max = (size_t)unsent_max;
-  if (uv_poll_init(loop, &socket->poll, fd) != 0) {
+  const int refused = uv_poll_init(loop, &socket->poll, fd);
+  if (refused != 0) {
     free(socket);
-    return door_throw(env, "this descriptor cannot be watched");
+    return door_int(env, -refused);
   }
   DOOR_OK(door_callback_open(&socket->told, env, arguments[3], "candor-fd-socket"));
   DOOR_OK(napi_create_reference(env, arguments[1], 1, &socket->slab_kept));

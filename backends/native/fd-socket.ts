@@ -1,5 +1,6 @@
 // A Unix stream socket that carries descriptors beside its bytes (SCM_RIGHTS), for the thread that makes it. Law: who is
 // handed a descriptor closes it; nothing waits, and nothing is told after the end.
+import { errnoName } from '../errno.js'
 import { type FdSocketNative, fileIo } from './file-io.js'
 
 /** Bytes that may wait for a peer who does not read. */
@@ -16,7 +17,7 @@ export interface FdSocketDoors {
     slab: Uint8Array,
     unsentMax: number,
     told: (length: number, fds: number[], errno: number) => void,
-  ): FdSocketNative
+  ): FdSocketNative | number
   fdSocketSend(socket: FdSocketNative, bytes: Uint8Array, fds: readonly number[]): number
   fdSocketUnsent(socket: FdSocketNative): number
   fdSocketClose(socket: FdSocketNative): void
@@ -38,18 +39,31 @@ export interface FdSocketEvents {
   ended(errno: number): void
 }
 
+/** What an FdSocket cannot be made of. */
+export class UnusableDescriptor extends Error {
+  constructor(errno: number) {
+    super(`the descriptor is no connected Unix stream socket, or is watched already (${errnoName(errno)})`)
+    this.name = 'UnusableDescriptor'
+  }
+}
+
 export class FdSocket {
   readonly fd: number
   #native: FdSocketNative | undefined
 
-  /** The descriptor, of a connected Unix stream socket that nothing else watches, is the FdSocket's from here on. */
+  /**
+   * The descriptor, of a connected Unix stream socket that nothing else watches, is the FdSocket's from here on.
+   * @throws UnusableDescriptor for any other: it stays the caller's
+   */
   constructor(fd: number, events: FdSocketEvents) {
     const slab = new Uint8Array(PIECE_BYTES_MAX)
     this.fd = fd
-    this.#native = fileIo.openFdSocket(fd, slab, UNSENT_BYTES_MAX, (length, fds, errno) => {
+    const opened = fileIo.openFdSocket(fd, slab, UNSENT_BYTES_MAX, (length, fds, errno) => {
       if (length > 0) events.arrived(slab.subarray(0, length), fds)
       else events.ended(errno)
     })
+    if (typeof opened === 'number') throw new UnusableDescriptor(opened)
+    this.#native = opened
   }
 
   /** Bytes taken by `send` that the peer has not taken yet. They are lost by `close`. */

@@ -3,10 +3,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define EVENT_NAME "anon_inode:[eventfd]"
 
 struct vhost_kick {
   uv_poll_t poll; /* first: the handle is the kick */
@@ -16,11 +21,20 @@ struct vhost_kick {
   void (*closed)(void *);
 };
 
-/* Descriptors without a kind of file are the kernel's own: eventfd and its likes, of which none waits when it is told not to.
- * A pipe or a file could be anything, a FUSE file that never answers included. */
-int vhost_event_take(int fd) {
+/* A pipe or a file could be anything, a FUSE file that never answers included; and libuv ends the process when epoll refuses
+ * what was watched before, as it may with a nest of epoll descriptors. Where there is no /proc, the kernel's own descriptors,
+ * which have no kind of file, have to do. */
+static bool is_event(int fd) {
+  char path[32], name[32];
   struct stat status;
-  if (fstat(fd, &status) != 0 || (status.st_mode & S_IFMT) != 0) return -EBADF;
+  if (fstat(fd, &status) != 0 || (status.st_mode & S_IFMT) != 0) return false;
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  const ssize_t length = readlink(path, name, sizeof name);
+  return length < 0 || ((size_t)length == sizeof EVENT_NAME - 1 && memcmp(name, EVENT_NAME, sizeof EVENT_NAME - 1) == 0);
+}
+
+int vhost_event_take(int fd) {
+  if (!is_event(fd)) return -EBADF;
   const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
   if (copy < 0) return -errno;
   const int flags = fcntl(copy, F_GETFL);

@@ -2,7 +2,7 @@
 // is the end of this session, counted and logged once.
 import { closeSync } from 'node:fs'
 import { encodeMessage, ProtocolError, Session, VHOST_USER_BACKEND_CONFIG_CHANGE_MSG } from 'vhost-user-protocol'
-import { errnoName, FdSocket, isOwnEnd } from '../../backends/index.js'
+import { errnoName, FdSocket, isOwnEnd, UnusableDescriptor } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import type { EndedFault } from '../io/io-host.js'
 import { BlockDevice } from './device.js'
@@ -138,15 +138,22 @@ export class VhostUserConnection {
 
   #takeChannel(descriptor: number): void {
     this.#channel?.close()
+    this.#channel = undefined
     // Nothing that comes this way has a meaning: the messages that go out ask for no reply.
     const close = (fds: readonly number[]) => fds.forEach((fd) => void closeSync(fd))
-    this.#channel = new FdSocket(descriptor, {
-      arrived: (_, descriptors) => close(descriptors),
-      ended: () => {
-        this.#channel?.close()
-        this.#channel = undefined
-      },
-    })
+    try {
+      this.#channel = new FdSocket(descriptor, {
+        arrived: (_, descriptors) => close(descriptors),
+        ended: () => {
+          this.#channel?.close()
+          this.#channel = undefined
+        },
+      })
+    } catch (error) {
+      if (!(error instanceof UnusableDescriptor)) throw error
+      closeSync(descriptor)
+      throw new ProtocolError('bad-descriptors', `the channel for requests of the back-end: ${error.message}`)
+    }
   }
 
   #ringBroke(index: number, reason: string): void {

@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline'
 import { after, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { errnoName, eventFd, FdSocket, MESSAGE_FDS_MAX, socketPair } from '../../backends/index.js'
+import { errnoName, eventFd, FdSocket, MESSAGE_FDS_MAX, socketPair, UnusableDescriptor } from '../../backends/index.js'
 import { temporaryFolder } from '../support/candor.js'
 
 const PEER = new URL('../support/fd-socket-peer.js', import.meta.url)
@@ -181,6 +181,15 @@ describe('a socket that carries descriptors', () => {
     mine.socket.send(Buffer.from('me too'))
     await theirs.until(() => theirs.bytes.length === 6)
     clearInterval(flood)
+  })
+
+  test('is made of a Unix stream socket and of nothing else', () => {
+    const file = openFile('none', 'no socket')
+    for (const fd of [file, eventFdOnce, 9999]) {
+      assert.throws(() => new FdSocket(fd, { arrived: () => {}, ended: () => {} }), UnusableDescriptor)
+    }
+    assert.equal(fstatSync(file).size, 9)
+    closeSync(file)
   })
 
   test('a thread has sockets of its own, and one that is ended leaves none behind', async () => {

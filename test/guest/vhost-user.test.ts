@@ -82,44 +82,54 @@ test('a guest with two queues makes ext4, writes, discards and zeroes, and an NB
   assert.ok(allocatedMiB(image) < 8 + 4 + 8, `${allocatedMiB(image)} MiB`)
 })
 
-test('a guest goes on when its server is killed in the middle of its writes and started again, and loses nothing', {
-  skip,
-}, async (t) => {
-  const scope = lastFirst(t)
-  const { candor, image, socket, again } = await serveGuests(scope)
-  const pattern = patternBytes(8 * MIB)
-  const guest = await startGuest({
-    qemuArguments: [...patternDrive(scope, pattern), ...vhostUserDrive({ socket })],
-    script: `
-      mkfs.ext4 -q /dev/vdb 48M
-      mount /dev/vdb /mnt
-      mkdir /mnt/tree
-      for copy in 1 2 3; do
-        dd if=/dev/vda of=/mnt/tree/$copy bs=256k conv=fsync
-        echo "copied $copy"
-      done
-      umount /mnt
-      e2fsck -f -n /dev/vdb
-      blockdev --flushbufs /dev/vdb
-      sha256sum /dev/vdb
-    `,
+for (const [ring, packed] of [
+  ['split', false],
+  ['packed', true],
+] as const) {
+  test(`a guest with a ${ring} ring goes on when its server is killed in the middle of its writes and started again`, {
+    skip,
+  }, async (t) => {
+    const scope = lastFirst(t)
+    const { candor, image, socket, again } = await serveGuests(scope)
+    const pattern = patternBytes(8 * MIB)
+    const guest = await startGuest({
+      qemuArguments: [
+        ...patternDrive(scope, pattern),
+        ...vhostUserDrive({ socket, properties: `packed=${packed ? 'on' : 'off'}` }),
+      ],
+      script: `
+        # VIRTIO_F_RING_PACKED, bit 34.
+        test "$(cut -c 35 /sys/block/vdb/device/features)" = ${packed ? 1 : 0}
+        mkfs.ext4 -q /dev/vdb 48M
+        mount /dev/vdb /mnt
+        mkdir /mnt/tree
+        for copy in 1 2 3; do
+          dd if=/dev/vda of=/mnt/tree/$copy bs=256k conv=fsync
+          echo "copied $copy"
+        done
+        umount /mnt
+        e2fsck -f -n /dev/vdb
+        blockdev --flushbufs /dev/vdb
+        sha256sum /dev/vdb
+      `,
+    })
+    scope.after(() => guest.powerCut())
+    await guest.waitForOutput(/^copied 1$/m)
+    candor.kill('SIGKILL')
+    await candor.ended
+    const second = await again()
+    await guest.waitForOutput(/^copied 2$/m)
+    await second.stop()
+    const third = await again()
+    const run = await guest.finished
+    assertSucceeded(run)
+    const { code, stderr } = await third.stop()
+    assert.equal(code, 0, stderr)
+    assert.equal(sumOf(run, '/dev/vdb'), sha256OfFile(image))
+    const sum = sha256(pattern)
+    assert.deepEqual(filesInside(scope, image, '/tree'), { 1: sum, 2: sum, 3: sum })
   })
-  scope.after(() => guest.powerCut())
-  await guest.waitForOutput(/^copied 1$/m)
-  candor.kill('SIGKILL')
-  await candor.ended
-  const second = await again()
-  await guest.waitForOutput(/^copied 2$/m)
-  await second.stop()
-  const third = await again()
-  const run = await guest.finished
-  assertSucceeded(run)
-  const { code, stderr } = await third.stop()
-  assert.equal(code, 0, stderr)
-  assert.equal(sumOf(run, '/dev/vdb'), sha256OfFile(image))
-  const sum = sha256(pattern)
-  assert.deepEqual(filesInside(scope, image, '/tree'), { 1: sum, 2: sum, 3: sum })
-})
+}
 
 test('a guest that is reset finds its disk again, and one whose disk is unplugged and plugged in again as well', {
   skip,

@@ -1,12 +1,42 @@
 // Front-ends and guests that break a rule, at the real program: their session ends, and nothing else.
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { bits, encodeMessage, encodeU64, VHOST_USER_NEED_REPLY_FLAG, VIRTIO_BLK_F_FLUSH } from 'vhost-user-protocol'
+import {
+  bits,
+  encodeMessage,
+  encodeU64,
+  VHOST_USER_NEED_REPLY_FLAG,
+  VHOST_USER_PROTOCOL_F_BACKEND_REQ,
+  VHOST_USER_SET_BACKEND_REQ_FD,
+  VHOST_USER_SET_OWNER,
+  VHOST_USER_SET_PROTOCOL_FEATURES,
+  VIRTIO_BLK_F_FLUSH,
+} from 'vhost-user-protocol'
 import { attach, lastFirst } from '../support/faults.js'
+import { Conversation, socketTo } from '../support/vhost-user-conversation.js'
 import { FrontEnd } from '../support/vhost-user-guest.js'
 import { GuestMachine } from '../support/vhost-user-machine.js'
 import { newGuest, patternOf, readBack, serveGuests } from '../support/vhost-user-served.js'
+
+test('a front-end that hands over what is no socket for the requests of the back-end, or its own socket, ends its session', async (t) => {
+  const scope = lastFirst(t)
+  const { candor, socket } = await serveGuests(scope)
+  for (const name of ['/dev/null', '/proc/self/status', 'its own']) {
+    const own = await socketTo(socket)
+    const front = new Conversation(own)
+    front.send(encodeMessage(VHOST_USER_SET_OWNER))
+    front.send(encodeMessage(VHOST_USER_SET_PROTOCOL_FEATURES, encodeU64(bits(VHOST_USER_PROTOCOL_F_BACKEND_REQ))))
+    const descriptor = name === 'its own' ? own : openSync(name, 'r')
+    front.send(encodeMessage(VHOST_USER_SET_BACKEND_REQ_FD), [descriptor])
+    await front.untilEnded()
+    if (descriptor !== own) closeSync(descriptor)
+    front.close()
+  }
+  const metrics = await candor.metrics()
+  assert.equal(metrics.get('candor_protocol_errors_total{reason="vhost-user-message"}'), 3)
+  await (await attach(candor)).disconnect()
+})
 
 test('a front-end that breaks the protocol, or a guest that breaks its ring, ends its own session and nothing else', async (t) => {
   const scope = lastFirst(t)
