@@ -54,7 +54,7 @@ class Service implements RunningService {
 
   constructor(config: Config, around: ServiceSurroundings) {
     this.#around = around
-    const { stateDirectory, logLevel, tls } = config
+    const { stateDirectory, logLevel, tls, workersMax } = config
     this.#config = config
     this.#io = chooseIoEngine(config.ioEngine)
     this.#output = new LogOutput(logLevel, this.#counters)
@@ -62,7 +62,7 @@ class Service implements RunningService {
     const log = this.#log
     const limits = withinOpenFiles(config, log)
     const [directory, counters] = [this.#directory, this.#counters]
-    const { guestLeft } = around
+    const { guestLeft, manager } = around
     const changed = () => this.#http.changed()
     const secured = { tlsMode: tls.mode, tls: openTls(tls) }
     this.#frontEnds = new FrontEnds({ directory, counters, limits, log, ...secured, resized: changed, guestLeft })
