@@ -11,6 +11,7 @@ import { encodeRequest, NBD_CMD_READ, viewOf } from 'nbd-protocol'
 import { openBackend } from '../backends/index.js'
 import { Export } from '../server/exports/export.js'
 import { DEFAULT_LIMITS } from '../server/limits.js'
+import { PayloadBudget } from '../server/nbd/payload-budget.js'
 import { ReplyBatch } from '../server/nbd/reply-batch.js'
 import { Transmission } from '../server/nbd/transmission.js'
 import { allowedFlags } from '../server/nbd/validation.js'
@@ -40,9 +41,20 @@ async function transmissionOver(image: string): Promise<Transmission> {
     allowedFlags: allowedFlags(served.transmissionFlags, false, 0),
   }
   const batch = new ReplyBatch(nowhere, undefined, () => {})
-  const calls = { onRoom: () => {}, peerGone: () => false }
+  const budget = new PayloadBudget(Number.MAX_SAFE_INTEGER)
+  const calls = { onRoom: () => {}, peerGone: () => false, stalled: () => {} }
   const limits = DEFAULT_LIMITS
-  return new Transmission({ served, style: 'simple', contexts: [], terms, batch, limits, client: 'bench', ...calls })
+  return new Transmission({
+    served,
+    style: 'simple',
+    contexts: [],
+    terms,
+    batch,
+    limits,
+    budget,
+    client: 'bench',
+    ...calls,
+  })
 }
 
 function frames(depth: number): Uint8Array {
@@ -68,7 +80,7 @@ function measure(transmission: Transmission, depth: number): number {
 
 async function child(image: string, measured: boolean): Promise<void> {
   const transmission = await transmissionOver(image)
-  if (!measured) Object.defineProperty(transmission, 'latency', { value: unmeasured })
+  if (!measured) Object.defineProperty(transmission.answers, 'latency', { value: unmeasured })
   const figures = DEPTHS.map((depth) => {
     measure(transmission, depth)
     return measure(transmission, depth)

@@ -80,6 +80,18 @@ export const LIMITS: Readonly<Record<string, LimitRule>> = {
     byDefault: 1 << 20,
     describe: 'replies that a client has not taken; past them nothing more of it is served',
   },
+  'payload-bytes-max': {
+    key: 'payloadBytesMax',
+    unit: 'bytes',
+    byDefault: 64 << 20,
+    describe: 'bytes of requests and replies that all connections hold together; large requests wait for room',
+  },
+  'payload-timeout': {
+    key: 'payloadTimeoutMs',
+    unit: 'time',
+    byDefault: 10_000,
+    describe: 'how long a client may stop in the middle of a WRITE above 1M that others wait for',
+  },
   'look-ahead-max': {
     key: 'lookAheadBytesMax',
     unit: 'bytes',

@@ -3,8 +3,10 @@
 #include "socket-io.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "napi-door.h"
 
@@ -31,6 +33,37 @@ static napi_value send_now(napi_env env, napi_callback_info info) {
   return door_int(env, errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno);
 }
 
+static int64_t now_ns(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* receiveNow(fd, bytes, patienceNs) -> bytes that came, 0 when there are none. Errors and the end of the stream are not
+ * told: they are there for libuv as well. With patience it looks again and again, and lets others run in between. */
+static napi_value receive_now(napi_env env, napi_callback_info info) {
+  napi_value arguments[3];
+  size_t count = 3, size = 0;
+  int32_t fd;
+  int64_t patience;
+  void *data = NULL;
+  napi_typedarray_type type;
+  DOOR_OK(napi_get_cb_info(env, info, &count, arguments, NULL, NULL));
+  DOOR_OK(napi_get_value_int32(env, arguments[0], &fd));
+  DOOR_OK(napi_get_typedarray_info(env, arguments[1], &type, &size, &data, NULL, NULL));
+  if (type != napi_uint8_array || !door_int64(env, arguments[2], &patience)) {
+    return door_throw(env, "receiveNow(fd, bytes, patienceNs)");
+  }
+  int64_t until = patience == 0 ? 0 : now_ns() + patience;
+  for (;;) {
+    ssize_t got = recv(fd, data, size, MSG_DONTWAIT);
+    if (got >= 0) return door_int(env, (int)got);
+    if (errno != EAGAIN && errno != EINTR) return door_int(env, 0);
+    if (until == 0 || now_ns() >= until) return door_int(env, 0);
+    sched_yield();
+  }
+}
+
 /* sendBuffer(fd, bytes) -> errno; EOPNOTSUPP but for Unix sockets: TCP's buffer grows until it is set. SO_SNDBUF of socket(7), which the kernel doubles, and cuts at
  * net.core.wmem_max unless the caller has CAP_NET_ADMIN. */
 static napi_value send_buffer(napi_env env, napi_callback_info info) {
@@ -49,9 +82,23 @@ static napi_value send_buffer(napi_env env, napi_callback_info info) {
   return door_int(env, result == 0 ? 0 : errno);
 }
 
+/* freeNow(bytes): gives the memory behind a buffer back at once, not when V8 looks for garbage; nothing of it is left. */
+static napi_value free_now(napi_env env, napi_callback_info info) {
+  napi_value argument, memory;
+  size_t count = 1, size;
+  napi_typedarray_type type;
+  void *data;
+  DOOR_OK(napi_get_cb_info(env, info, &count, &argument, NULL, NULL));
+  DOOR_OK(napi_get_typedarray_info(env, argument, &type, &size, &data, &memory, NULL));
+  DOOR_OK(napi_detach_arraybuffer(env, memory));
+  return NULL;
+}
+
 napi_status socket_io_define(napi_env env, napi_value exports) {
   const napi_property_descriptor properties[] = {
       {"sendNow", NULL, send_now, NULL, NULL, NULL, napi_default, NULL},
+      {"receiveNow", NULL, receive_now, NULL, NULL, NULL, napi_default, NULL},
+      {"freeNow", NULL, free_now, NULL, NULL, NULL, napi_default, NULL},
       {"sendBuffer", NULL, send_buffer, NULL, NULL, NULL, napi_default, NULL},
   };
   return napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties);

@@ -5,6 +5,10 @@ import { fileIo } from './file-io.js'
 export interface SocketIo {
   /** send(2) with MSG_DONTWAIT: bytes taken, 0 when the peer's buffer is full, or minus errno. */
   sendNow(fd: number, bytes: Uint8Array, start: number, length: number): number
+  /** recv(2) with MSG_DONTWAIT, again and again for `patienceNs`: bytes that came, 0 when there are none. */
+  receiveNow(fd: number, bytes: Uint8Array, patienceNs: number): number
+  /** Frees the memory behind a buffer, which nobody may look at any more, without waiting for V8 to find it. */
+  freeNow(bytes: Uint8Array): void
   /** SO_SNDBUF of socket(7). Returns an errno. */
   sendBuffer(fd: number, bytes: number): number
 }

@@ -5,8 +5,9 @@ import { DONE, errnoOf, isSyncFailure, type Outcome } from '../outcome.js'
 
 /** Bytes of a stream before their write-back is begun: enough for long requests, little enough to wait for. */
 const STEP_BYTES = 32 << 20
-/** A stream's write-back is begun no more often than this: what is written again meanwhile is written back once. */
+/** A stream's write-back is begun no more often than this, and with three times the pause that beginning took last. */
 const STEP_MS = 1000
+const PAUSES = 3
 /** However fast they come, so many different bytes that nobody has begun to write are enough; scattered ones take longer. */
 const STREAM_BYTES_MAX = 1 << 30
 const SCATTERED_BYTES_MAX = 512 << 20
@@ -30,7 +31,7 @@ export class WriteBack {
   #bytes = 0
   #streamed = 0
   #lastEnd = 0
-  #beganAt = Number.NEGATIVE_INFINITY
+  #notBefore = 0
   /** All that was written since the last beginning lies in [start, end). */
   #start = Number.MAX_SAFE_INTEGER
   #end = 0
@@ -52,11 +53,13 @@ export class WriteBack {
 
   get #isDue(): boolean {
     if (this.#halted || this.#bytes < STEP_BYTES) return false
-    // Scattered places are often written again, and each time would be written back.
-    if (this.#streamed >= STEP_BYTES && performance.now() - this.#beganAt >= STEP_MS) return true
+    const span = this.#end - this.#start
+    // Scattered places are often written again, and each time would be written back; so would what is being rewritten.
+    const isStream = this.#streamed >= STEP_BYTES && this.#bytes <= 1.25 * span
+    if (isStream && performance.now() >= this.#notBefore) return true
     const most = 2 * this.#streamed >= this.#bytes ? STREAM_BYTES_MAX : SCATTERED_BYTES_MAX
     // What was written again and again is dirty once.
-    return Math.min(this.#bytes, this.#end - this.#start) >= most
+    return Math.min(this.#bytes, span) > most
   }
 
   /** Runs a write that waits for storage, and minds what it wrote. */
@@ -70,11 +73,12 @@ export class WriteBack {
     const [start, end] = [this.#start, this.#end]
     this.#bytes = 0
     this.#streamed = 0
-    this.#beganAt = performance.now()
+    const began = performance.now()
     this.#start = Number.MAX_SAFE_INTEGER
     this.#end = 0
     this.#running = this.#begin(start, end - start).then((outcome) => {
       this.#running = undefined
+      this.#notBefore = began + Math.max(STEP_MS, (1 + PAUSES) * (performance.now() - began))
       if (outcome !== DONE) this.#failure = errnoOf(outcome)
       if (this.#isDue) this.#next()
     })

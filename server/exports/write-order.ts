@@ -42,6 +42,13 @@ export class WriteOrder {
     return turn
   }
 
+  /** Whether another change waits behind this one, whose turn has come. */
+  delays({ start, end }: Turn): boolean {
+    let overlapping = 0
+    for (const turn of this.#pending) if (turn.start < end && start < turn.end) overlapping += 1
+    return overlapping > 1
+  }
+
   leave(turn: Turn): void {
     const pending = turn as PendingTurn
     this.#pending.delete(pending)

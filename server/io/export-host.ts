@@ -13,6 +13,7 @@ import { Connection } from '../nbd/connection.js'
 import { tellable } from '../nbd/connection-options.js'
 import type { MovedConnection } from '../nbd/moved.js'
 import { describeExport } from '../nbd/negotiation.js'
+import { PayloadBudget } from '../nbd/payload-budget.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import { type Counters, count, PROTOCOL_ERRORS, PROTOCOL_ERRORS_AT, pulseBlock, reasonAt } from '../observe/counters.js'
 import { READING_COMMANDS } from '../observe/http-messages.js'
@@ -36,6 +37,7 @@ export class ExportHost implements IoHost {
   readonly #connections = new Map<number, Served>()
   readonly #vhostUsers = new VhostUserSessions()
   readonly #opened = new Map<string, OpenedExport>()
+  readonly #budget: PayloadBudget
   /** Exports that are being removed. */
   readonly #leaving = new Set<Export>()
   readonly #timer: NodeJS.Timeout
@@ -47,6 +49,7 @@ export class ExportHost implements IoHost {
   constructor(options: ExportHostOptions) {
     this.#options = options
     this.pulse = options.pulse ?? pulseBlock()
+    this.#budget = new PayloadBudget(options.limits.payloadBytesMax, options.payloadHeld)
     this.#beat()
     this.#timer = setInterval(() => this.#beat(), BEAT_MS)
     this.#timer.unref()
@@ -55,8 +58,7 @@ export class ExportHost implements IoHost {
   #beat(): void {
     this.pulse[0] = Date.now()
     // A failure that is told to this process now would not be told to the next one.
-    if (this.#frozen) return
-    for (const entry of this.#registry) {
+    for (const entry of this.#frozen ? [] : this.#registry) {
       entry.beat()
       if (entry.length.grown) void this.#follow(entry)
     }
@@ -75,9 +77,7 @@ export class ExportHost implements IoHost {
 
   /** Bytes of replies that peers have not taken yet. */
   get backlog(): number {
-    let bytes = 0
-    for (const connection of this.#connections.values()) bytes += connection.backlog
-    return bytes
+    return [...this.#connections.values()].reduce((bytes, { backlog }) => bytes + backlog, 0)
   }
 
   async open(
@@ -107,8 +107,8 @@ export class ExportHost implements IoHost {
 
   #connect(order: AttachOrder): Connection | undefined {
     const { limits, events } = this.#options
-    const { connection, exportName } = order
-    const served = this.#registry.find(exportName)
+    const { connection } = order
+    const served = this.#registry.find(order.exportName)
     if (served === undefined || this.#leaving.has(served)) {
       closeSync(order.fd)
       events.connectionEnded(connection)
@@ -118,11 +118,12 @@ export class ExportHost implements IoHost {
       ...order,
       served,
       limits: { ...limits, ...served.limits },
+      budget: this.#budget,
       onFault: (fault) => this.#faulted(connection, tellable(fault)),
       onEnd: () => this.#ended(connection),
     })
-    if (this.#draining) attached.drain()
     this.#connections.set(connection, attached)
+    if (this.#draining) attached.drain()
     return attached
   }
 
@@ -238,8 +239,7 @@ export class ExportHost implements IoHost {
   }
 
   async sync(): Promise<boolean> {
-    const synced = await Promise.all([...this.#registry].map((entry) => finalSync(entry, this.#options.log)))
-    return !synced.includes(false)
+    return !(await Promise.all([...this.#registry].map((entry) => finalSync(entry, this.#options.log)))).includes(false)
   }
 
   async close(): Promise<void> {

@@ -40,8 +40,11 @@ export type FrozenHost =
     }
   | { readonly kind: 'busy'; readonly exports: readonly string[] }
 
-function busyNames({ opened, isActing }: Freezable): string[] {
+function busyNames({ opened, connections, isActing }: Freezable): string[] {
   const waiting = [...opened].filter(([, { entry }]) => entry.waiting.oldest !== undefined).map(([name]) => name)
+  for (const each of connections.values()) {
+    if (each instanceof Connection && each.parts.transmission.large.areFixed) waiting.push(each.served.name)
+  }
   return waiting.length === 0 && isActing() ? [...opened.keys()] : waiting
 }
 

@@ -5,6 +5,7 @@ import type { ControlRequest } from '../control/export-actions.js'
 import type { MovedExport } from '../exports/open-export.js'
 import type { Limits } from '../limits.js'
 import type { MovedConnection } from '../nbd/moved.js'
+import type { PayloadHeld } from '../nbd/payload-budget.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import type { Counters } from '../observe/counters.js'
 import type { LogLine } from '../observe/log.js'
@@ -15,6 +16,7 @@ export interface IoThreadData {
   readonly limits: Limits
   readonly stateDirectory: string | undefined
   readonly pulse: Counters
+  readonly payloadHeld: PayloadHeld
 }
 
 /** Questions of which each is answered once. */

@@ -7,6 +7,7 @@ import type { ControlReply, ControlRequest } from '../control/export-actions.js'
 import type { MovedExport } from '../exports/open-export.js'
 import type { Limits } from '../limits.js'
 import type { MovedConnection } from '../nbd/moved.js'
+import { heldUnder } from '../nbd/payload-budget.js'
 import type { BackingShare } from '../observe/backing-block.js'
 import { pulseBlock } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
@@ -41,7 +42,7 @@ export class ThreadedHost implements IoHost {
     this.#log = log
     this.#events = events
     standOutOfTheCircle(log)
-    const workerData: IoThreadData = { limits, stateDirectory, pulse: this.pulse }
+    const workerData: IoThreadData = { limits, stateDirectory, payloadHeld: heldUnder(limits), pulse: this.pulse }
     // Images are opened in the main thread and closed there: descriptors are the process's, not the thread's.
     const options = { workerData, name: 'candor-io', trackUnmanagedFds: false }
     this.#worker = new Worker(new URL('./io-thread.js', import.meta.url), options)

@@ -55,9 +55,9 @@ export class Answers {
     else this.#batch.flushSoon()
   }
 
-  /** A whole reply with data, in buffers that are given away. */
-  data(parts: readonly Uint8Array[]): void {
-    this.#batch.send(parts)
+  /** A whole reply with data, in buffers that are given away; `pooled` is the pool's buffer behind the only one. */
+  data(parts: readonly Uint8Array[], pooled?: Uint8Array): void {
+    this.#batch.send(parts, pooled)
   }
 
   failed(request: DecodedRequest, outcome: Outcome): void {

@@ -1,35 +1,44 @@
 // Large buffers that are used again and again in one thread: memory that the kernel has just given is slow to touch
 // for the first time.
+import { socketIo } from '../../backends/index.js'
 
-/** Sizes are powers of two from 128 KiB on; buffers above 4 MiB are rare, and left to the garbage collector. */
-const CLASS_MIN = 17
-const CLASS_MAX = 22
-/** Spare bytes kept in all; what is given beyond them is left to the garbage collector. */
-const SPARE_BYTES_MAX = 32 << 20
+/** Sizes are powers of two from 128 KiB to 4 MiB, and whole MiB above. */
+const SIZE_MIN = 128 << 10
+const POWERS_MAX = 4 << 20
+const MIB = 1 << 20
+/** Spare bytes kept in all; larger buffers are rare, and freed at once. */
+const SPARE_BYTES_MAX = 24 << 20
 
-const spares: Uint8Array[][] = []
+const spares = new Map<number, Uint8Array[]>()
 let spareBytes = 0
 
-function classOf(bytes: number): number {
-  return bytes <= 2 ** CLASS_MIN ? CLASS_MIN : 32 - Math.clz32(bytes - 1)
+function sizeFor(bytes: number): number {
+  if (bytes > POWERS_MAX) return Math.ceil(bytes / MIB) * MIB
+  return bytes <= SIZE_MIN ? SIZE_MIN : 2 ** (32 - Math.clz32(bytes - 1))
 }
 
 /** A buffer of at least `bytes` bytes, whose contents are whatever they are. */
 export function takeBuffer(bytes: number): Uint8Array {
-  const size = classOf(bytes)
-  const spare = spares[size]?.pop()
-  if (spare === undefined) return Buffer.allocUnsafeSlow(size > CLASS_MAX ? bytes : 2 ** size)
-  spareBytes -= spare.length
+  const size = sizeFor(bytes)
+  const spare = spares.get(size)?.pop()
+  if (spare === undefined) return Buffer.allocUnsafeSlow(size)
+  spareBytes -= size
   return spare
 }
 
 /** Gives a buffer from `takeBuffer` back; nobody may use it afterwards. */
 export function giveBuffer(buffer: Uint8Array): void {
-  const size = classOf(buffer.length)
-  if (size > CLASS_MAX || spareBytes + buffer.length > SPARE_BYTES_MAX) return
-  spareBytes += buffer.length
-  spares[size] ??= []
-  spares[size].push(buffer)
+  const size = buffer.length
+  if (size > POWERS_MAX || spareBytes + size > SPARE_BYTES_MAX) return socketIo.freeNow(buffer)
+  spareBytes += size
+  const same = spares.get(size)
+  if (same === undefined) spares.set(size, [buffer])
+  else same.push(buffer)
+}
+
+/** Frees a buffer that is of no use any more where that is worth a call and nobody shares its memory. */
+export function discard({ buffer, length }: Uint8Array): void {
+  if (length >= POOLED_COPY_MIN && length === buffer.byteLength) socketIo.freeNow(new Uint8Array(buffer))
 }
 
 /** A part of a larger buffer that somebody else owns now; `pooled` is given back when it is of no use any more. */

@@ -4,9 +4,12 @@ import type { Export } from '../exports/export.js'
 import type { EndedFault } from '../io/io-host.js'
 import type { Progress } from './moved.js'
 import type { Established } from './negotiation.js'
+import type { PayloadBudget } from './payload-budget.js'
 import type { TransmissionLimits } from './transmission-options.js'
 
 export interface ConnectionLimits extends TransmissionLimits {
+  /** Bytes of payload that all connections of the server may hold together. */
+  readonly payloadBytesMax: number
   /** Bytes that are read of a peer whose requests are held, since the end of its stream may lie behind them. */
   readonly lookAheadBytesMax: number
   /** Bytes of a WRITE past the maximum payload that are thrown away with an error; longer ones end the connection. */
@@ -33,6 +36,8 @@ export interface ConnectionOptions {
   /** The peer as log and ledger name it. */
   readonly client: string
   readonly limits: ConnectionLimits
+  /** What all connections of the server may hold together. */
+  readonly budget: PayloadBudget
   /** Called when the fault is found, before the peer can notice the end. */
   readonly onFault: (fault: ConnectionFault) => void
   /** Called once, when the socket is closed. */

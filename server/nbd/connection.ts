@@ -1,24 +1,30 @@
 // One client in transmission, from the end of its handshake to its own end. Law: whatever the peer sends, the worst that
 // happens is the end of this connection, counted and logged once. A ProtocolError is caught here and nowhere else.
-import { decodeRequest, emptyRequest, frameSize, ProtocolError, requestHeaderBytes, viewOf } from 'nbd-protocol'
+import { ProtocolError } from 'nbd-protocol'
 import type { Export } from '../exports/export.js'
 import { type ByteSink, socketOn } from './adopt-socket.js'
 import type { ConnectionFault, ConnectionOptions } from './connection-options.js'
+import { Frames } from './frames.js'
 import { type ConnectionParts, goOn, lossOf, type MovedRequest } from './moved.js'
-import { PAYLOAD_BYTES_MAX, termsFor } from './negotiation.js'
+import { termsFor } from './negotiation.js'
+import { Patience } from './patience.js'
 import { type LastWords, saidFarewell } from './peer-presence.js'
-import { type FrameSink, ReceiveBuffer } from './receive-buffer.js'
+import { ReceiveBuffer } from './receive-buffer.js'
 import { Transmission } from './transmission.js'
 import { Transport } from './transport.js'
 
-export class Connection implements FrameSink, ByteSink {
+/** How long one connection is served before others have their turn. */
+const STAY_MS = 0.5
+
+export class Connection implements ByteSink {
   readonly #options: ConnectionOptions
-  readonly #receive = new ReceiveBuffer(this)
+  readonly #receive: ReceiveBuffer
   readonly #transport: Transport
   readonly #transmission: Transmission
   readonly #extended: boolean
   /** Bytes of the export as the client was told. */
   readonly size: number
+  readonly #patience = new Patience()
   #ended = false
   #gone = false
   #paused = true
@@ -29,22 +35,26 @@ export class Connection implements FrameSink, ByteSink {
   #lost: ProtocolError | undefined
 
   constructor(options: ConnectionOptions) {
-    const { fd, served, established, limits, client } = options
+    const { fd, served, established, limits, budget, client } = options
     this.#options = options
     this.#lost = lossOf(options.progress)
-    this.#transport = new Transport(socketOn(fd, this), {
-      onDrained: () => this.#roomAgain(),
-      onError: (error) => this.#end(error),
-      onEnd: () => this.#streamEnded(),
-      onClose: () => this.#closed(),
-    })
     const { replyStyle: style, contexts } = established
     this.#extended = style === 'extended'
+    const leaving = () => this.#leaveWhenDone()
+    this.#receive = new ReceiveBuffer(new Frames(() => this.#transmission, this.#extended, limits, leaving))
+    const events = {
+      onDrained: () => this.#roomAgain(),
+      onError: (error: Error) => this.#end(error),
+      onEnd: () => this.#streamEnded(),
+      onClose: () => this.#closed(),
+    }
+    this.#transport = new Transport(socketOn(fd, this), events, budget)
     const terms = termsFor(served, established, options.size)
     this.size = terms.size
-    const calls = { onRoom: () => this.#roomAgain(), peerGone: () => this.#peerGone() }
+    const stalled = () => this.#end(new Error('it stopped in the middle of a WRITE that others wait for'))
+    const calls = { onRoom: () => this.#roomAgain(), peerGone: () => this.#peerGone(), stalled }
     const { batch } = this.#transport
-    this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, client, ...calls })
+    this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, budget, client, ...calls })
   }
 
   get served(): Export {
@@ -68,19 +78,21 @@ export class Connection implements FrameSink, ByteSink {
       const length = Math.min(target.length, bytes.length - at)
       target.set(bytes.subarray(at, at + length))
       at += length
-      this.arrived(length)
+      this.#take(length)
     }
   }
 
   /** Goes on after a freeze that came to nothing: what is returned is to be begun anew, and then `start` called. */
   thaw(): MovedRequest[] {
     this.#frozen = false
+    this.#transmission.large.thaw()
     return this.#transmission.slow.takeMoved()
   }
 
   /** Reads and serves nothing more. */
   freeze(): void {
     this.#frozen = true
+    this.#transmission.large.freeze()
     this.#transport.pauseReading()
   }
 
@@ -95,6 +107,7 @@ export class Connection implements FrameSink, ByteSink {
     if (this.#ended) return undefined
     this.#ended = true
     this.#gone = true
+    this.#patience.end()
     return { lost: this.#lost }
   }
 
@@ -128,8 +141,28 @@ export class Connection implements FrameSink, ByteSink {
   }
 
   arrived(length: number): boolean {
+    this.#take(length)
+    const { latency } = this.#transmission.answers
+    const beganMs = latency.sinceMs
+    // Whoever asks one thing after another has most likely asked the next by now: the event loop is a detour then.
+    while (this.#mayRead()) {
+      const more = latency.sinceMs - beganMs < STAY_MS ? this.#receiveMore() : 0
+      if (more === 0) return true
+      this.#take(more)
+    }
+    return false
+  }
+
+  #receiveMore(): number {
+    // Neither a request that storage is about to answer may lose by a wait, nor the rest of a large frame.
+    const waitNs = this.inFlight === 0 && this.#receive.isBetweenFrames ? this.#patience.waitNs : 0
+    const more = this.#transport.receiveNow(this.#receive.target, waitNs)
+    if (waitNs > 0) this.#patience.waited(more > 0)
+    return more
+  }
+
+  #take(length: number): void {
     this.#guarded(() => this.#receive.arrived(length))
-    return this.#mayRead()
   }
 
   #mayRead(): boolean {
@@ -151,46 +184,9 @@ export class Connection implements FrameSink, ByteSink {
     }
   }
 
-  // FrameSink
-
-  readonly frameBytesMax = requestHeaderBytes(true) + PAYLOAD_BYTES_MAX
-
-  get halted(): boolean {
-    return this.#transmission.halt !== 'none'
-  }
-
-  get keeps(): boolean {
-    return this.#transmission.keeps
-  }
-
-  get headerBytes(): number {
-    return requestHeaderBytes(this.#extended)
-  }
-
-  frameBytes(view: DataView, at: number, end: number): number | undefined {
-    if (end - at < requestHeaderBytes(this.#extended)) return undefined
-    const bytes = frameSize(view, at, this.#extended)
-    const bound = this.#options.limits.oversizeBytesMax + requestHeaderBytes(this.#extended)
-    if (bytes > this.frameBytesMax && bytes > bound) {
-      throw new ProtocolError('payload-too-long', `a request announced ${bytes} bytes; ${bound} is the bound`)
-    }
-    return bytes
-  }
-
-  serve(bytes: Uint8Array, view: DataView, at: number, end: number, pooled?: Uint8Array): number {
-    const stopped = this.#transmission.serve(bytes, view, at, end, pooled)
-    if (!this.#transmission.disconnected) return stopped
-    this.#leaveWhenDone()
-    return end
-  }
-
-  refuseOversize(header: Uint8Array): void {
-    this.#transmission.refuseOversize(decodeRequest(viewOf(header), 0, this.#extended, emptyRequest()))
-  }
-
   /** A socket that is not read says nothing when its peer goes: then it is ended here. */
   #peerGone(): boolean {
-    const room = this.#options.limits.lookAheadBytesMax - this.#receive.rest.length
+    const room = this.#options.limits.lookAheadBytesMax - this.#receive.ahead
     const gone = this.#transport.peerGone(this.#lastWords)
     if (gone) this.#end(new Error('its peer went away while it was not read'))
     // The end of a stream comes behind all its bytes: that of a peer who had much to say is found by reading on.
@@ -242,7 +238,9 @@ export class Connection implements FrameSink, ByteSink {
   #closed(): void {
     if (this.#gone) return
     this.#gone = true
+    this.#patience.end()
     this.#ended = true
+    this.#receive.close()
     this.#transmission.connectionLost()
     this.#options.onEnd()
   }

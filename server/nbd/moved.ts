@@ -4,7 +4,8 @@ import { type DecodedRequest, ProtocolError, type ProtocolErrorCode } from 'nbd-
 import type { Hold } from '../exports/space-hold.js'
 import type { Connection } from './connection.js'
 import type { Established } from './negotiation.js'
-import type { ReceiveBuffer, Unserved } from './receive-buffer.js'
+import type { ReceiveBuffer } from './receive-buffer.js'
+import type { Unserved } from './region.js'
 import type { Transmission } from './transmission.js'
 import type { Transport } from './transport.js'
 
@@ -66,8 +67,9 @@ export function takeOut(connection: Connection): Omit<MovedConnection, 'connecti
   if (abandoned === undefined) return undefined
   const { fd, unsent } = transport.takeOut()
   const lost = abandoned.lost && { code: abandoned.lost.code, message: abandoned.lost.message }
-  const { disconnected, slow } = transmission
-  const progress = { unserved: receive.unserved(), unsent, requests: slow.takeMoved(), disconnected, lost }
+  const { disconnected, slow, large } = transmission
+  const unserved = receive.unserved(large.takeMoved())
+  const progress = { unserved, unsent, requests: slow.takeMoved(), disconnected, lost }
   return { fd, size: connection.size, established, client, progress }
 }
 

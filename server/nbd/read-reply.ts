@@ -3,7 +3,17 @@
 import { NBD_CMD_FLAG_DF, type ReplyStyle, type Request, viewOf } from 'nbd-protocol'
 import { type Backend, DONE, EIO, type Outcome } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
+import { giveBuffer, takeBuffer } from './buffer-pool.js'
 import { encodeReadHeader, encodeReadRuns, readHeaderBytes } from './replies.js'
+
+/** The parts of a whole reply; `pooled` is the pool's buffer behind the only one, given back when nobody needs it. */
+export interface ReadReply {
+  readonly parts: readonly Uint8Array[]
+  readonly pooled: Uint8Array | undefined
+}
+
+/** Shorter replies have buffers that are left to the garbage collector. */
+const POOLED_MIN = 64 << 10
 
 /** Shorter reads are not worth asking for holes. */
 const HOLE_BYTES_MIN = 512
@@ -17,7 +27,7 @@ export async function readUnharmed(
   style: ReplyStyle,
   request: Request,
   wanted: () => boolean,
-): Promise<Uint8Array[] | Outcome> {
+): Promise<ReadReply | Outcome> {
   const { durability } = served
   for (;;) {
     if (served.firstSuspect(request.offset, request.length) !== undefined) return EIO
@@ -32,32 +42,40 @@ export async function readUnharmed(
       return reply
     }
     if (durability.epoch === epoch || !wanted()) return reply
+    if (reply.pooled !== undefined) giveBuffer(reply.pooled)
   }
 }
 
 /** The whole reply, or the outcome of a failure. */
-export function readReply(backend: Backend, style: ReplyStyle, request: Request): Promise<Uint8Array[] | Outcome> {
+export function readReply(backend: Backend, style: ReplyStyle, request: Request): Promise<ReadReply | Outcome> {
   const { flags, length } = request
   const tellsHoles = style !== 'simple' && (flags & NBD_CMD_FLAG_DF) === 0 && length >= HOLE_BYTES_MIN
   return tellsHoles ? readSparse(backend, style, request) : readPlain(backend, style, request)
 }
 
-async function readPlain(backend: Backend, style: ReplyStyle, request: Request): Promise<Uint8Array[] | Outcome> {
+async function readPlain(backend: Backend, style: ReplyStyle, request: Request): Promise<ReadReply | Outcome> {
   const start = readHeaderBytes(style)
-  const reply = Buffer.allocUnsafeSlow(start + request.length)
+  const end = start + request.length
+  const pooled = request.length < POOLED_MIN ? undefined : takeBuffer(end)
+  const reply = pooled?.subarray(0, end) ?? Buffer.allocUnsafeSlow(end)
   const outcome = await backend.read(reply, start, request.length, request.offset)
-  if (outcome !== DONE) return outcome
-  encodeReadHeader(viewOf(reply), 0, style, request)
-  return [reply]
+  if (outcome === DONE) {
+    encodeReadHeader(viewOf(reply), 0, style, request)
+    return { parts: [reply], pooled }
+  }
+  if (pooled !== undefined) giveBuffer(pooled)
+  return outcome
 }
 
-async function readSparse(backend: Backend, style: ReplyStyle, request: Request): Promise<Uint8Array[] | Outcome> {
+async function readSparse(backend: Backend, style: ReplyStyle, request: Request): Promise<ReadReply | Outcome> {
   const headroom = readHeaderBytes(style)
   const read = await backend.readSparse(headroom, request.length, request.offset)
   if (typeof read === 'number') return read
   const [only] = read.runs
-  if (read.runs.length > 1 || only === undefined || only.zero) return encodeReadRuns(style, request, read)
+  if (read.runs.length > 1 || only === undefined || only.zero) {
+    return { parts: encodeReadRuns(style, request, read), pooled: undefined }
+  }
   const at = read.start - headroom
   encodeReadHeader(viewOf(read.buffer), at, style, request)
-  return [read.buffer.subarray(at, read.start + request.length)]
+  return { parts: [read.buffer.subarray(at, read.start + request.length)], pooled: undefined }
 }

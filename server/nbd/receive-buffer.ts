@@ -5,53 +5,19 @@
 //                ^ carried                        ^ SLAB_START                 ^ end of what arrived
 import { viewOf } from 'nbd-protocol'
 import { giveBuffer, takeBuffer } from './buffer-pool.js'
+import type { FrameSink } from './frame-sink.js'
+import { PayloadFeed } from './payload-feed.js'
+import { type Region, release, type Unserved } from './region.js'
 
 const SLAB_BYTES = 4 << 20
 /** Partial frames up to this size are joined in front of the next arrival; larger ones get a buffer of their own. */
 const HEADROOM_BYTES = 64 << 10
+/** Larger frames are not put together: their payload is handed on as it comes. A whole MiB and its header are. */
+export const FRAME_BYTES_MAX = (1 << 20) + 32
 
 const slab = Buffer.allocUnsafeSlow(HEADROOM_BYTES + SLAB_BYTES)
 const slabView = viewOf(slab)
 const slabTarget = slab.subarray(HEADROOM_BYTES)
-
-/** Who serves the frames. */
-export interface FrameSink {
-  /**
-   * Serves whole frames of bytes[at, end) and returns where it stopped. `pooled`: these bytes are one frame in a buffer
-   * of the pool, which is the sink's own from here on when `keeps` is true afterwards.
-   */
-  serve(bytes: Uint8Array, view: DataView, at: number, end: number, pooled?: Uint8Array): number
-  readonly keeps: boolean
-  /** True when `serve` stopped although a whole frame was there: it wants to be called again later. */
-  readonly halted: boolean
-  /** Bytes of the frame that begins at `at`; undefined while its header is incomplete. */
-  frameBytes(view: DataView, at: number, end: number): number | undefined
-  /** Bytes in front of a frame's payload. */
-  readonly headerBytes: number
-  /** Larger frames are thrown away as they come. */
-  readonly frameBytesMax: number
-  /** A frame was too large and has passed; `header` is a copy of its first bytes. */
-  refuseOversize(header: Uint8Array): void
-}
-
-interface Region {
-  readonly bytes: Uint8Array
-  readonly view: DataView
-  readonly at: number
-  readonly end: number
-  /** The pool's buffer behind `bytes`, given back when the region is served. */
-  readonly pooled?: Uint8Array
-}
-
-/** What a stream brought and nobody has served: how it goes on where another buffer takes it over. */
-export interface Unserved {
-  /** In the order in which they came. */
-  readonly bytes: Uint8Array
-  /** Bytes still to come of a frame that is too large, and is thrown away. */
-  readonly skip: number
-  /** The first bytes of that frame. */
-  readonly skippedHeader: Uint8Array | undefined
-}
 
 const HEADER_COPY_BYTES = 32
 const NOTHING = new Uint8Array(0)
@@ -68,8 +34,10 @@ export class ReceiveBuffer {
   #waiting: Region | undefined
   #skip = 0
   #skippedHeader: Uint8Array | undefined
-  /** Whether the bytes that come next were promised room in `#frame`; else they come into the slab. */
-  #lentFrame = false
+  /** The payload of a frame that is handed on as it comes. */
+  #feed: PayloadFeed | undefined
+  /** Where the bytes that come next were promised room. */
+  #lent: 'slab' | 'frame' | 'feed' = 'slab'
   /** The last frame had a buffer of its own; the next one most likely will. */
   #large = false
 
@@ -79,26 +47,47 @@ export class ReceiveBuffer {
 
   /** Where the kernel is to put the next bytes. Valid until this thread reads for another connection. */
   get target(): Uint8Array {
-    this.#lentFrame = this.#frame !== undefined
-    if (this.#frame !== undefined) return this.#frame.subarray(this.#filled)
+    this.#lent = this.#room
+    if (this.#lent === 'frame' && this.#frame !== undefined) return this.#frame.subarray(this.#filled)
+    if (this.#lent === 'feed' && this.#feed !== undefined) return this.#feed.target
     // Behind one large frame most likely comes another: its header alone is read, and nothing of its payload copied.
     return this.#large ? slabTarget.subarray(0, this.#sink.headerBytes) : slabTarget
   }
 
-  /** True while frames wait for the sink: nothing more may be read until `resume` has served them. */
-  get waiting(): boolean {
-    return this.#waiting !== undefined
+  get #room(): 'slab' | 'frame' | 'feed' {
+    if (this.#frame !== undefined) return 'frame'
+    return this.#feed !== undefined && !this.#feed.busy && this.#waiting === undefined ? 'feed' : 'slab'
   }
 
-  /** What was read and not served yet, or the last part of it. */
+  /** True while frames wait for the sink: nothing more may be read until `resume` has served them. */
+  get waiting(): boolean {
+    return this.#waiting !== undefined || this.#feed?.busy === true
+  }
+
+  /** Whether nothing is kept of a frame that has not come whole. */
+  get isBetweenFrames(): boolean {
+    return this.#frame === undefined && this.#feed === undefined && this.#carried === undefined && this.#skip === 0
+  }
+
+  /** Bytes that were read although the sink is to have others first. */
+  get ahead(): number {
+    return this.#waiting === undefined ? 0 : this.#waiting.end - this.#waiting.at
+  }
+
+  /** The requests that were read and not served yet, or the last part of them; a payload that is handed on is none. */
   get rest(): Uint8Array {
-    if (this.#waiting !== undefined) return this.#waiting.bytes.subarray(this.#waiting.at, this.#waiting.end)
+    return this.#unread.subarray(this.#feed?.left ?? 0)
+  }
+
+  get #unread(): Uint8Array {
+    const waiting = this.#waiting
+    if (waiting !== undefined) return waiting.bytes.subarray(waiting.at, waiting.end)
     return this.#frame?.subarray(0, this.#filled) ?? this.#carried ?? NOTHING
   }
 
-  /** All that is left, as a copy; this buffer is of no more use. */
-  unserved(): Unserved {
-    const bytes = Uint8Array.prototype.slice.call(this.rest)
+  /** All that is left, as a copy, behind what the sink has left of large payloads; this buffer is of no more use. */
+  unserved(before: readonly Uint8Array[] = []): Unserved {
+    const bytes = Buffer.concat([...before, this.#feed?.partial ?? NOTHING, this.#unread])
     return { bytes, skip: this.#skip, skippedHeader: this.#skippedHeader }
   }
 
@@ -110,7 +99,11 @@ export class ReceiveBuffer {
 
   /** `length` bytes were put at the beginning of `target`. @throws ProtocolError when the stream is lost */
   arrived(length: number): void {
-    if (this.#lentFrame && this.#frame !== undefined) return this.#fill(this.#frame, length)
+    if (this.#lent === 'frame' && this.#frame !== undefined) return this.#fill(this.#frame, length)
+    if (this.#lent === 'feed') {
+      this.#feed?.arrived(length)
+      return this.#closeFeed()
+    }
     let at = HEADROOM_BYTES
     const end = at + length
     if (this.#skip > 0) at += this.#skipped(length)
@@ -123,14 +116,42 @@ export class ReceiveBuffer {
       at -= carried.length
       slab.set(carried, at)
     }
-    this.#serve({ bytes: slab, view: slabView, at, end })
+    this.#take({ bytes: slab, view: slabView, at, end })
   }
 
   /** Serves again what waited. */
   resume(): void {
+    if (this.#feed?.busy) return
     const region = this.#waiting
     this.#waiting = undefined
-    if (region !== undefined) this.#serve(region)
+    if (region !== undefined) this.#take(region)
+  }
+
+  /** No more will come. */
+  close(): void {
+    this.#feed?.drop()
+    this.#feed = undefined
+    if (this.#waiting !== undefined) release(this.#waiting, slab)
+    this.#waiting = undefined
+    if (this.#pooled !== undefined) giveBuffer(this.#pooled)
+    this.#frame = undefined
+    this.#pooled = undefined
+  }
+
+  /** The first bytes may belong to a payload that is handed on. */
+  #take(region: Region): void {
+    if (this.#feed === undefined) return this.#serve(region)
+    const at = this.#feed.feed(region.bytes, region.at, region.end)
+    this.#closeFeed()
+    if (at === region.end) return release(region, slab)
+    if (this.#feed === undefined) this.#serve({ ...region, at })
+    else this.#wait(region, at)
+  }
+
+  #closeFeed(): void {
+    if (this.#feed?.left !== 0) return
+    this.#feed = undefined
+    this.#large = true
   }
 
   #fill(frame: Uint8Array, length: number): void {
@@ -152,6 +173,7 @@ export class ReceiveBuffer {
 
   #waitBehind(waiting: Region, at: number, end: number): void {
     const bytes = Buffer.concat([waiting.bytes.subarray(waiting.at, waiting.end), slab.subarray(at, end)])
+    release(waiting, slab)
     this.#waiting = { bytes, view: viewOf(bytes), at: 0, end: bytes.length }
   }
 
@@ -172,7 +194,7 @@ export class ReceiveBuffer {
     if (stopped < end && this.#sink.halted) return this.#wait(region, stopped)
     this.#large = pooled !== undefined
     if (stopped < end) this.#keepPartial(bytes, view, stopped, end)
-    if (pooled !== undefined && !this.#sink.keeps) giveBuffer(pooled)
+    if (pooled === undefined || !this.#sink.keeps) release(region, slab)
   }
 
   #wait(region: Region, at: number): void {
@@ -189,14 +211,24 @@ export class ReceiveBuffer {
     const size = this.#sink.frameBytes(view, at, end)
     if (size === undefined || size <= HEADROOM_BYTES) {
       this.#carried = Uint8Array.prototype.slice.call(bytes, at, end)
-    } else if (size > this.#sink.frameBytesMax) {
-      this.#skippedHeader = Uint8Array.prototype.slice.call(bytes, at, Math.min(end, at + HEADER_COPY_BYTES))
-      this.#skip = size - (end - at)
+    } else if (size > FRAME_BYTES_MAX) {
+      this.#handOn(bytes, view, at, end, size)
     } else {
       this.#pooled = takeBuffer(size)
       this.#frame = this.#pooled.subarray(0, size)
       this.#frame.set(bytes.subarray(at, end))
       this.#filled = end - at
+    }
+  }
+
+  #handOn(bytes: Uint8Array, view: DataView, at: number, end: number, size: number): void {
+    const payload = size > this.#sink.frameBytesMax ? undefined : this.#sink.openPayload(view, at)
+    if (payload !== undefined) {
+      this.#feed = new PayloadFeed(payload)
+      this.#take({ bytes, view, at: at + size - payload.bytes, end })
+    } else {
+      this.#skippedHeader = Uint8Array.prototype.slice.call(bytes, at, Math.min(end, at + HEADER_COPY_BYTES))
+      this.#skip = size - (end - at)
     }
   }
 }

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import { viewOf } from 'nbd-protocol'
 import { socketIo } from '../../backends/index.js'
 import { giveBuffer, takeBuffer } from './buffer-pool.js'
+import type { PayloadBudget } from './payload-budget.js'
 import { enlargeSendBuffer } from './send-buffer.js'
 
 /** Replies gather in a buffer of this size; a reply that needs more gets a larger one. */
@@ -13,6 +14,8 @@ const SEND_BYTES = 256 << 10
 
 interface Lent {
   readonly rest: Uint8Array
+  /** What of it counts in the budget. */
+  readonly bytes: number
   readonly pooled: Uint8Array | undefined
 }
 
@@ -42,10 +45,12 @@ export class ReplyBatch {
   readonly #lent: Lent[] = []
   /** Bytes of all writes so far. */
   #given = 0
+  readonly #budget: PayloadBudget | undefined
   #flushScheduled = false
 
-  /** `onDrained` is called whenever the socket has taken everything that it was given. */
-  constructor(socket: Socket, fd: number | undefined, onDrained: () => void) {
+  /** `onDrained` is called whenever the socket has taken everything that it was given; until then it counts in the budget. */
+  constructor(socket: Socket, fd: number | undefined, onDrained: () => void, budget?: PayloadBudget) {
+    this.#budget = budget
     this.#socket = socket
     this.#fd = fd
     this.#onDrained = onDrained
@@ -104,9 +109,14 @@ export class ReplyBatch {
     const rest = bytes.subarray(sent, end)
     if (sent < end) this.#socket.write(rest, this.#written)
     const taken = sent === end || this.#socket.writableLength === 0
-    if (sent < end) this.#lent.push({ rest, pooled: taken ? undefined : pooled })
+    if (sent < end) this.#lend(rest, taken ? 0 : (pooled?.length ?? end), taken ? undefined : pooled)
     this.#given += rest.length
     if (taken && pooled !== undefined) giveBuffer(pooled)
+  }
+
+  #lend(rest: Uint8Array, bytes: number, pooled: Uint8Array | undefined): void {
+    this.#lent.push({ rest, bytes, pooled })
+    this.#budget?.take(bytes)
   }
 
   /** Bytes of bytes[0, end) that the kernel took. What is wrong with the socket, the event loop finds out and tells. */
@@ -158,8 +168,9 @@ export class ReplyBatch {
 
   /** The oldest write has ended: writes end in the order in which they began. */
   #reclaim(): void {
-    const pooled = this.#lent.shift()?.pooled
-    if (pooled !== undefined) giveBuffer(pooled)
+    const lent = this.#lent.shift()
+    if (lent?.pooled !== undefined) giveBuffer(lent.pooled)
+    if (lent !== undefined) this.#budget?.give(lent.bytes)
     if (this.#socket.writableLength === 0) this.#onDrained()
   }
 }

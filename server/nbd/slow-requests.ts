@@ -21,7 +21,8 @@ import type { BlockStatus } from './block-status.js'
 import { copyOf, giveBuffer, type OwnedPayload } from './buffer-pool.js'
 import { submitChange, takesSpace } from './changes.js'
 import type { MovedRequest } from './moved.js'
-import { readUnharmed } from './read-reply.js'
+import type { PayloadBudget } from './payload-budget.js'
+import { type ReadReply, readUnharmed } from './read-reply.js'
 import { changesImage } from './validation.js'
 
 export interface SlowLimits {
@@ -38,6 +39,7 @@ export class SlowRequests {
   readonly #status: BlockStatus
   readonly #answers: Answers
   readonly #limits: SlowLimits
+  readonly #budget: PayloadBudget
   readonly #client: string
   readonly #peerGone: () => boolean
   #count = 0
@@ -50,9 +52,11 @@ export class SlowRequests {
     status: BlockStatus,
     answers: Answers,
     limits: SlowLimits,
+    budget: PayloadBudget,
     client: string,
     peerGone: () => boolean,
   ) {
+    this.#budget = budget
     this.#client = client
     this.#peerGone = peerGone
     this.#export = served
@@ -64,6 +68,11 @@ export class SlowRequests {
   /** Requests that are not answered yet. */
   get count(): number {
     return this.#count
+  }
+
+  /** Bytes that they hold. */
+  get bytes(): number {
+    return this.#bytes
   }
 
   get full(): boolean {
@@ -96,6 +105,7 @@ export class SlowRequests {
     const bytes = payload.bytes.length + (own.type === NBD_CMD_READ ? own.length : 0)
     this.#count += 1
     this.#bytes += bytes
+    this.#budget.take(bytes)
     const { latency } = this.#answers
     const sinceMs = earlier === undefined ? latency.sinceMs : performance.now() - earlier.ageMs
     if (earlier === undefined) count(this.#export.counters, DEFERRED_AT + commandIndex(own.type))
@@ -108,6 +118,7 @@ export class SlowRequests {
       this.#export.waiting.leave(waiting)
       this.#count -= 1
       this.#bytes -= bytes
+      this.#budget.give(bytes)
       count(this.#export.counters, IN_FLIGHT_AT, -1)
       this.#answers.settled()
     })
@@ -151,10 +162,10 @@ export class SlowRequests {
     return this.#export.recess.wait(() => !this.#lost)
   }
 
-  #data(parts: readonly Uint8Array[]): Outcome | undefined {
-    if (this.#lost) return undefined
-    this.#answers.data(parts)
-    return DONE
+  #data({ parts, pooled }: ReadReply): Outcome | undefined {
+    if (!this.#lost) this.#answers.data(parts, pooled)
+    else if (pooled !== undefined) giveBuffer(pooled)
+    return this.#lost ? undefined : DONE
   }
 
   async #read(request: DecodedRequest): Promise<Outcome | undefined> {
@@ -166,7 +177,7 @@ export class SlowRequests {
 
   async #blockStatus(request: DecodedRequest, payload: Uint8Array): Promise<Outcome | undefined> {
     const reply = await this.#status.answer(request, payload)
-    return typeof reply === 'number' ? this.#failed(request, reply) : this.#data([reply])
+    return typeof reply === 'number' ? this.#failed(request, reply) : this.#data({ parts: [reply], pooled: undefined })
   }
 
   /** undefined: dropped with its connection, before the kernel had it. */

@@ -24,16 +24,15 @@ import { count, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from '../observe/
 import { Answers } from './answers.js'
 import { BlockStatus } from './block-status.js'
 import { copyOf, ownedCopy } from './buffer-pool.js'
+import { LargeWrites } from './large-writes.js'
+import { type PayloadBudget, SMALL_BYTES } from './payload-budget.js'
+import type { PayloadSink } from './payload-feed.js'
+import { FRAME_BYTES_MAX } from './receive-buffer.js'
 import { encodeReadHeader, readHeaderBytes } from './replies.js'
 import type { ReplyBatch } from './reply-batch.js'
 import { SlowRequests } from './slow-requests.js'
-import {
-  type Halt,
-  type TransmissionLimits,
-  type TransmissionOptions,
-  TURN_BYTES_MAX,
-  TURN_REQUESTS_MAX,
-} from './transmission-options.js'
+import { STREAM_BYTES_MAX } from './streamed-write.js'
+import { type Halt, type TransmissionLimits, type TransmissionOptions, TURN_MAX } from './transmission-options.js'
 import { changesImage, promisesDurability, type Terms, validate } from './validation.js'
 
 export class Transmission {
@@ -43,68 +42,74 @@ export class Transmission {
   readonly #terms: Terms
   readonly #batch: ReplyBatch
   readonly #limits: TransmissionLimits
-  readonly #answers: Answers
+  readonly answers: Answers
   readonly #status: BlockStatus
-  readonly #slow: SlowRequests
+  readonly slow: SlowRequests
+  readonly large: LargeWrites
+  readonly #budget: PayloadBudget
+  readonly #onRoom: () => void
   readonly #request = emptyRequest()
   readonly #headerBytes: number
   readonly #readHeaderBytes: number
   #inspected = false
   #draining = false
-  /** The pool's buffer that holds nothing but the frame which is being served. */
+  /** The pool's buffer that holds the one frame which is being served, and whether it was kept to wait for storage. */
   #pooled: Uint8Array | undefined
-  /** The last `serve` kept it: it is given back when the request is answered. */
   keeps = false
   /** True after NBD_CMD_DISC: nothing that follows is served. */
   disconnected = false
   /** Why the last `serve` left bytes unserved: for an incomplete frame ('none'), for want of room, for fairness. */
   halt: Halt = 'none'
 
-  constructor({ served, style, contexts, terms, batch, limits, onRoom, peerGone, client }: TransmissionOptions) {
+  constructor({ served, style, contexts, terms, batch, limits, budget, ...others }: TransmissionOptions) {
+    const { onRoom, peerGone, stalled, client } = others
     this.#export = served
     this.#style = style
     this.#extended = style === 'extended'
     this.#terms = terms
     this.#batch = batch
     this.#limits = limits
-    this.#answers = new Answers({ served, style, batch, client, settled: onRoom })
+    this.answers = new Answers({ served, style, batch, client, settled: onRoom })
     this.#headerBytes = requestHeaderBytes(this.#extended)
     this.#readHeaderBytes = readHeaderBytes(style)
     this.#status = new BlockStatus(served, style, contexts)
-    this.#slow = new SlowRequests(served, this.#status, this.#answers, limits, client, peerGone)
+    this.#budget = budget
+    this.#onRoom = onRoom
+    const { answers } = this
+    this.slow = new SlowRequests(served, this.#status, answers, limits, budget, client, peerGone)
+    const stalling = { stallTimeoutMs: limits.payloadTimeoutMs, onStall: stalled }
+    this.large = new LargeWrites({ served, terms, answers, budget, client, peerGone, ...stalling })
   }
 
   /** Requests that were taken and not answered yet. */
   get inFlight(): number {
-    return this.#slow.count
+    return this.slow.count + this.large.inFlight
   }
 
   /** From now on every request is answered with NBD_ESHUTDOWN; those in flight go on. */
   drain(): void {
     this.#draining = true
+    this.large.drain()
   }
 
   connectionLost(): void {
-    this.#slow.connectionLost()
-  }
-
-  /** For requests that change processes. */
-  get slow(): SlowRequests {
-    return this.#slow
+    this.#budget.withdraw(this.#onRoom)
+    this.large.connectionLost()
+    this.slow.connectionLost()
   }
 
   /**
-   * Serves the whole frames of bytes[at, end) and returns where it stopped; `halt` says why. The bytes are loaned:
-   * what has to outlive this call is copied, or kept with the pool's buffer of which it is a part. @throws ProtocolError when the stream is lost
+   * Serves the whole frames of bytes[at, end) and returns where it stopped; `halt` says why. What has to outlive this
+   * call is copied, or kept with `pooled`, the pool's buffer. @throws ProtocolError when the stream is lost
    */
   serve(bytes: Uint8Array, view: DataView, at: number, end: number, pooled?: Uint8Array): number {
     this.#pooled = pooled
     this.keeps = false
-    this.#answers.turnBegins()
+    this.answers.turnBegins()
     try {
       return this.#serve(bytes, view, at, end)
     } finally {
-      this.#answers.turnEnds()
+      this.answers.turnEnds()
     }
   }
 
@@ -117,12 +122,14 @@ export class Transmission {
     while (end - at >= this.#headerBytes && !this.disconnected) {
       decodeRequest(view, at, this.#extended, request)
       const next = at + this.#headerBytes + request.payloadLength
-      if (next > end) break
-      if (this.#slow.full || this.#batch.backlog > this.#limits.replyBacklogMax) {
+      const isStreamed = next - at > FRAME_BYTES_MAX
+      if (next > end && !isStreamed) break
+      if (!this.#hasRoom(request)) {
         this.halt = 'room'
         break
       }
-      if (requests >= TURN_REQUESTS_MAX || moved >= TURN_BYTES_MAX) {
+      if (next > end) break
+      if (requests >= TURN_MAX.requests || moved >= TURN_MAX.bytes) {
         this.halt = 'turn'
         break
       }
@@ -134,12 +141,31 @@ export class Transmission {
     return at
   }
 
+  /** Whether the request may be taken on now; if not, `onRoom` is called when it may. */
+  #hasRoom({ type, length }: DecodedRequest): boolean {
+    const { backlog } = this.#batch
+    if (this.slow.full || backlog > this.#limits.replyBacklogMax || this.large.count >= this.#limits.slowRequestsMax) {
+      this.#budget.withdraw(this.#onRoom)
+      return false
+    }
+    const moves = type === NBD_CMD_READ || type === NBD_CMD_WRITE
+    if (length <= SMALL_BYTES || length > this.#terms.payloadBytesMax || !moves) return true
+    const bytes = type === NBD_CMD_WRITE && length > FRAME_BYTES_MAX ? STREAM_BYTES_MAX : length
+    return this.#budget.admits(bytes, this.slow.bytes + backlog, this.#onRoom)
+  }
+
+  /** Who takes the payload of the large request whose header lies at `at`; undefined for what brings none that counts. */
+  openPayload(view: DataView, at: number): PayloadSink | undefined {
+    const request = decodeRequest(view, at, this.#extended, emptyRequest())
+    return request.type === NBD_CMD_WRITE ? this.large.open(request) : undefined
+  }
+
   /** Answers a request whose payload was too large to be kept, and was thrown away as it came. */
   refuseOversize(request: DecodedRequest): void {
     count(this.#export.counters, REQUESTS_AT + commandIndex(request.type))
-    this.#answers.turnBegins()
-    this.#answers.refuse(request, NBD_EINVAL)
-    this.#answers.turnEnds()
+    this.answers.turnBegins()
+    this.answers.refuse(request, NBD_EINVAL)
+    this.answers.turnEnds()
   }
 
   #take(request: DecodedRequest, bytes: Uint8Array, at: number): void {
@@ -149,33 +175,33 @@ export class Transmission {
     }
     count(this.#export.counters, REQUESTS_AT + commandIndex(request.type))
     const refusal = this.#draining ? NBD_ESHUTDOWN : validate(request, this.#terms)
-    if (refusal !== NBD_SUCCESS) this.#answers.refuse(request, refusal)
-    else if (this.#export.durability.unrecorded) this.#answers.failed(request, EIO)
+    if (refusal !== NBD_SUCCESS) this.answers.refuse(request, refusal)
+    else if (this.#export.durability.unrecorded) this.answers.failed(request, EIO)
     else if (promisesDurability(request) && this.#export.durability.failure !== DONE) {
-      this.#answers.failed(request, this.#export.durability.failure)
+      this.answers.failed(request, this.#export.durability.failure)
     } else if (request.length === 0 && (request.type === NBD_CMD_READ || changesImage(request.type)))
-      this.#answers.done(request)
+      this.answers.done(request)
     else if (request.type === NBD_CMD_READ) this.#read(request)
     else if (request.type === NBD_CMD_WRITE) this.#write(request, bytes, at)
     else if (request.type === NBD_CMD_BLOCK_STATUS) this.#blockStatus(request, copyOf(bytes, at, request.payloadLength))
-    else this.#slow.start(request)
+    else this.slow.start(request)
   }
 
   #read(request: DecodedRequest): void {
     const { backend, counters } = this.#export
     const { offset, length } = request
-    if (this.#export.firstSuspect(offset, length) !== undefined) return this.#answers.failed(request, EIO)
+    if (this.#export.firstSuspect(offset, length) !== undefined) return this.answers.failed(request, EIO)
     const at = this.#batch.reserve(this.#readHeaderBytes + length)
     const start = at + this.#readHeaderBytes
     const outcome = backend.readNow(this.#batch.bytes, start, length, offset)
-    if (outcome === WOULD_BLOCK) return this.#slow.start(request)
-    if (outcome !== DONE) return this.#answers.failed(request, outcome)
+    if (outcome === WOULD_BLOCK) return this.slow.start(request)
+    if (outcome !== DONE) return this.answers.failed(request, outcome)
     this.#export.durability.readBack(offset, length)
-    if (this.#export.firstSuspect(offset, length) !== undefined) return this.#answers.failed(request, EIO)
+    if (this.#export.firstSuspect(offset, length) !== undefined) return this.answers.failed(request, EIO)
     encodeReadHeader(this.#batch.view, at, this.#style, request)
     this.#batch.commit(start + length)
     count(counters, READ_BYTES_AT, length)
-    this.#answers.latency.served(NBD_CMD_READ)
+    this.answers.latency.served(NBD_CMD_READ)
   }
 
   #write(request: DecodedRequest, bytes: Uint8Array, at: number): void {
@@ -188,29 +214,29 @@ export class Transmission {
       served.inspect()
     }
     served.durability.mark(offset, length)
-    if (served.durability.unrecorded) return this.#answers.failed(request, EIO)
+    if (served.durability.unrecorded) return this.answers.failed(request, EIO)
     const outcome = served.backend.writeNow(bytes, at, length, offset)
     if (outcome === WOULD_BLOCK) return this.#writeLater(request, bytes, at)
     if (outcome !== DONE) {
       if (served.space.holds && isSpaceError(outcome)) return this.#writeLater(request, bytes, at)
-      return this.#answers.failed(request, outcome)
+      return this.answers.failed(request, outcome)
     }
     if (served.durability.suspect.count !== 0) served.durability.rewritten(offset, length)
     served.reached(offset + length)
     served.room.took(length)
     count(served.counters, WRITTEN_BYTES_AT, length)
-    this.#answers.done(request)
+    this.answers.done(request)
   }
 
   #writeLater(request: DecodedRequest, bytes: Uint8Array, at: number): void {
+    const { length } = request
     const pooled = this.#pooled
-    if (pooled === undefined) return this.#slow.start(request, ownedCopy(bytes, at, request.length))
-    this.keeps = true
-    this.#slow.start(request, { bytes: bytes.subarray(at, at + request.length), pooled })
+    this.keeps = pooled !== undefined
+    this.slow.start(request, pooled ? { bytes: bytes.subarray(at, at + length), pooled } : ownedCopy(bytes, at, length))
   }
 
   #blockStatus(request: DecodedRequest, ownedFilter: Uint8Array): void {
-    if (this.#status.question(request, ownedFilter) === undefined) return this.#answers.refuse(request, NBD_EINVAL)
-    this.#slow.start(request, { bytes: ownedFilter, pooled: undefined })
+    if (this.#status.question(request, ownedFilter) === undefined) return this.answers.refuse(request, NBD_EINVAL)
+    this.slow.start(request, { bytes: ownedFilter, pooled: undefined })
   }
 }

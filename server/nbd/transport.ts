@@ -1,8 +1,9 @@
 // The socket under a connection and the replies on their way to it. A STARTTLS replaces it by another one; whoever
 // holds it hears of its end once.
 import type { Socket } from 'node:net'
-import { duplicateDescriptor } from '../../backends/index.js'
+import { duplicateDescriptor, socketIo } from '../../backends/index.js'
 import type { AdoptedSocket } from './adopt-socket.js'
+import type { PayloadBudget } from './payload-budget.js'
 import { type LastWords, peerGone } from './peer-presence.js'
 import { ReplyBatch } from './reply-batch.js'
 
@@ -29,13 +30,13 @@ export class Transport {
   readonly #events: TransportEvents
   #linger: NodeJS.Timeout | undefined
 
-  constructor({ socket, fd, resumeReading, release }: AdoptedSocket, events: TransportEvents) {
+  constructor({ socket, fd, resumeReading, release }: AdoptedSocket, events: TransportEvents, budget?: PayloadBudget) {
     this.#socket = socket
     this.#fd = fd
     this.#letGo = release
     this.resumeReading = resumeReading
     this.#events = events
-    this.batch = new ReplyBatch(socket, fd, () => events.onDrained())
+    this.batch = new ReplyBatch(socket, fd, () => events.onDrained(), budget)
     socket.setNoDelay(true)
     socket.setKeepAlive(true, KEEP_ALIVE_MS)
     socket.on('error', events.onError).on('end', events.onEnd).on('close', this.#onClose)
@@ -44,6 +45,12 @@ export class Transport {
   readonly #onClose = (): void => {
     clearTimeout(this.#linger)
     this.#events.onClose()
+  }
+
+  /** Bytes that have come meanwhile, put at the beginning of `target`; 0 when there are none, or nobody knows. */
+  receiveNow(target: Uint8Array, patienceNs: number): number {
+    if (this.#fd === undefined || this.#socket.destroyed) return 0
+    return socketIo.receiveNow(this.#fd, target, patienceNs)
   }
 
   /** `onTaken` is called when the kernel has taken these bytes, and all before them. */

@@ -113,6 +113,8 @@ const FLAGS_WITH_LIMITS: Readonly<Record<string, readonly string[]>> = {
   'in-flight-max': ['0', '1e3'],
   'in-flight-bytes-max': ['64MB', '-1'],
   'reply-backlog-max': ['much', '-1'],
+  'payload-bytes-max': ['64 M', '-1'],
+  'payload-timeout': ['soon', '-1s'],
   'look-ahead-max': ['far', '-1'],
   'oversize-max': ['128 M', '-1'],
   'shutdown-timeout': ['never', '-1'],

@@ -1,0 +1,24 @@
+// What a receive buffer needs of whoever serves its frames.
+import type { PayloadSink } from './payload-feed.js'
+
+/** Who serves the frames. */
+export interface FrameSink {
+  /**
+   * Serves whole frames of bytes[at, end) and returns where it stopped. `pooled`: these bytes are one frame in a buffer
+   * of the pool, which is the sink's own from here on when `keeps` is true afterwards.
+   */
+  serve(bytes: Uint8Array, view: DataView, at: number, end: number, pooled?: Uint8Array): number
+  readonly keeps: boolean
+  /** True when `serve` stopped although a whole frame was there: it wants to be called again later. */
+  readonly halted: boolean
+  /** Bytes of the frame that begins at `at`; undefined while its header is incomplete. */
+  frameBytes(view: DataView, at: number, end: number): number | undefined
+  /** Bytes in front of a frame's payload. */
+  readonly headerBytes: number
+  /** Larger frames are thrown away as they come. */
+  readonly frameBytesMax: number
+  /** A frame above FRAME_BYTES_MAX begins at `at`; undefined: throw it away, and call `refuseOversize`. */
+  openPayload(view: DataView, at: number): PayloadSink | undefined
+  /** A frame was too large and has passed; `header` is a copy of its first bytes. */
+  refuseOversize(header: Uint8Array): void
+}

@@ -1,0 +1,57 @@
+// How the frames of one connection are measured and served. Law: it knows how long a frame is and who serves it, and nothing of
+// what it means.
+import { decodeRequest, emptyRequest, frameSize, ProtocolError, requestHeaderBytes, viewOf } from 'nbd-protocol'
+import type { ConnectionLimits } from './connection-options.js'
+import type { FrameSink } from './frame-sink.js'
+import { PAYLOAD_BYTES_MAX } from './negotiation.js'
+import type { PayloadSink } from './payload-feed.js'
+import type { Transmission } from './transmission.js'
+
+export class Frames implements FrameSink {
+  readonly frameBytesMax = requestHeaderBytes(true) + PAYLOAD_BYTES_MAX
+  readonly headerBytes: number
+  readonly #transmission: () => Transmission
+  readonly #extended: boolean
+  /** Larger frames end the connection. */
+  readonly #bytesMax: number
+  readonly #leaving: () => void
+
+  /** `transmission` serves them, once it is there; `leaving` is called when the peer has said that it leaves. */
+  constructor(transmission: () => Transmission, extended: boolean, limits: ConnectionLimits, leaving: () => void) {
+    this.#transmission = transmission
+    this.#extended = extended
+    this.headerBytes = requestHeaderBytes(extended)
+    this.#bytesMax = Math.max(this.frameBytesMax, limits.oversizeBytesMax + this.headerBytes)
+    this.#leaving = leaving
+  }
+
+  get halted(): boolean {
+    return this.#transmission().halt !== 'none'
+  }
+
+  get keeps(): boolean {
+    return this.#transmission().keeps
+  }
+
+  frameBytes(view: DataView, at: number, end: number): number | undefined {
+    if (end - at < this.headerBytes) return undefined
+    const bytes = frameSize(view, at, this.#extended)
+    if (bytes <= this.#bytesMax) return bytes
+    throw new ProtocolError('payload-too-long', `a request announced ${bytes} bytes; ${this.#bytesMax} is the bound`)
+  }
+
+  serve(bytes: Uint8Array, view: DataView, at: number, end: number, pooled?: Uint8Array): number {
+    const stopped = this.#transmission().serve(bytes, view, at, end, pooled)
+    if (!this.#transmission().disconnected) return stopped
+    this.#leaving()
+    return end
+  }
+
+  openPayload(view: DataView, at: number): PayloadSink | undefined {
+    return this.#transmission().openPayload(view, at)
+  }
+
+  refuseOversize(header: Uint8Array): void {
+    this.#transmission().refuseOversize(decodeRequest(viewOf(header), 0, this.#extended, emptyRequest()))
+  }
+}

@@ -1,0 +1,242 @@
+// A WRITE that is larger than what is kept of a request: it goes to storage in pieces, as they come. Law: it is answered
+// once, when all its payload has come; success means that every piece was done, and nothing is cleared before.
+import { commandIndex, type DecodedRequest, NBD_CMD_FLAG_FUA } from 'nbd-protocol'
+import { DONE, EIO, errnoOf, MOVED, type Outcome, SHUT_DOWN, WOULD_BLOCK } from '../../backends/index.js'
+import { isSpaceError } from '../exports/space-hold.js'
+import { count, DEFERRED_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
+import { type OwnedPayload, ownedCopy } from './buffer-pool.js'
+import { type PayloadSink, PIECE_BYTES } from './payload-feed.js'
+import { restOf, syncPieces, writePiece, writePieceNow } from './piece-io.js'
+import { PieceQueue } from './piece-queue.js'
+import type { StreamedWriteOptions } from './streamed-write-options.js'
+import { WriteClaim } from './write-claim.js'
+
+/** Pieces that may wait for storage while the next one comes. */
+const QUEUED_MAX = 2
+/** What a streamed write holds at most. */
+export const STREAM_BYTES_MAX = (QUEUED_MAX + 1) * PIECE_BYTES
+
+export class StreamedWrite implements PayloadSink {
+  readonly bytes: number
+  readonly #options: StreamedWriteOptions
+  readonly #request: DecodedRequest
+  readonly #sinceMs: number
+  readonly #pieces: PieceQueue
+  #claim: WriteClaim | undefined
+  #received = 0
+  #landed = 0
+  #deferred = false
+  /** What the client is to hear, once it is known: what still comes is thrown away. */
+  #told: Outcome | undefined
+  #ending = false
+  #lost = false
+  #over = false
+
+  constructor(options: StreamedWriteOptions) {
+    this.#options = options
+    this.#request = { ...options.request }
+    this.#sinceMs = performance.now()
+    const { served, budget } = options
+    const { type: command } = this.#request
+    const write = (piece: Uint8Array, offset: number) => this.#writeLater(piece, offset)
+    this.#pieces = new PieceQueue({ served, budget, command, write, left: () => this.#pieceLeft() })
+    this.bytes = options.request.payloadLength
+  }
+
+  get busy(): boolean {
+    return this.#pieces.length >= QUEUED_MAX
+  }
+
+  /** It waits for storage, and not for the rest of its payload. */
+  get waitsForStorage(): boolean {
+    return this.#pieces.length > 0 || this.#ending || (this.#received === this.bytes && !this.#over)
+  }
+
+  take(bytes: Uint8Array, at: number, length: number, pooled?: Uint8Array): boolean {
+    const offset = this.#request.offset + this.#received
+    this.#received += length
+    this.#claim?.touch()
+    if (this.#told !== undefined || this.#ending) {
+      this.#answerWhenWhole()
+      return false
+    }
+    const { served, stallTimeoutMs } = this.#options
+    this.#claim ??= new WriteClaim(served, this.#request, stallTimeoutMs, () => this.#silent())
+    const mayWrite = this.#claim.isMyTurn && this.#pieces.length === 0
+    const outcome = mayWrite ? writePieceNow(served, bytes, at, length, offset) : WOULD_BLOCK
+    if (outcome !== WOULD_BLOCK) {
+      this.#judge(outcome, length)
+      return false
+    }
+    const own = pooled === undefined ? ownedCopy(bytes, at, length) : { bytes: bytes.subarray(at, at + length), pooled }
+    this.#queue(own, offset)
+    return pooled !== undefined
+  }
+
+  /** Nothing has come for a while: that is bad where others wait for it, and storage is not what it waits for. */
+  #silent(): void {
+    if (this.#claim?.delays && this.#pieces.length === 0 && this.#received < this.bytes) this.#options.onStall()
+    else this.#claim?.touch()
+  }
+
+  #queue(piece: OwnedPayload, offset: number): void {
+    if (!this.#deferred) count(this.#options.served.counters, DEFERRED_AT + commandIndex(this.#request.type))
+    this.#deferred = true
+    this.#pieces.add(piece, offset)
+  }
+
+  #pieceLeft(): void {
+    if (this.#lost && this.#pieces.length === 0 && !this.#ending) this.#abandon()
+    this.#claim?.touch()
+    this.#options.answers.settled()
+  }
+
+  /** False: it has to be put aside, since another process is about to go on with it. */
+  async #writeLater(piece: Uint8Array, offset: number): Promise<boolean> {
+    const { served } = this.#options
+    const waited = !this.#claim?.isMyTurn || served.recess.active
+    await this.#claim?.turn()
+    if (served.frozen) return false
+    const told = served.recess.active ? await served.recess.wait(() => !this.#lost) : DONE
+    if (told === MOVED) return false
+    // A piece before this one has failed, or the server leaves, or the peer has gone.
+    if (this.#told !== undefined || this.#ending || (waited ? !this.#wanted() : this.#lost)) return true
+    const outcome = told === DONE ? await this.#hold(piece, offset) : told
+    if (outcome === MOVED) return false
+    if (!this.#lost || !isSpaceError(outcome)) this.#judge(outcome, piece.length)
+    return true
+  }
+
+  #hold(piece: Uint8Array, offset: number): Promise<Outcome> {
+    const { served, client } = this.#options
+    const { type: command, offset: start, length } = this.#request
+    const who = { client, command, offset: start, length, hold: undefined }
+    const write = () => writePiece(served, piece, offset, this.#durable, () => !this.#lost)
+    return served.space.run(write, () => this.#wanted(), who)
+  }
+
+  /** Asked after a wait: whether anybody still waits for an answer. */
+  #wanted(): boolean {
+    if (!this.#lost && this.#options.peerGone()) this.connectionLost()
+    return !this.#lost
+  }
+
+  get #durable(): boolean {
+    return (this.#request.flags & NBD_CMD_FLAG_FUA) !== 0
+  }
+
+  #judge(outcome: Outcome, length: number): void {
+    if (this.#told !== undefined || this.#ending) return
+    if (outcome === DONE) this.#landed += length
+    if (outcome !== DONE || this.#landed === this.bytes) this.#end(outcome)
+  }
+
+  /** No piece is given to storage after this. */
+  #end(outcome: Outcome): void {
+    const { served } = this.#options
+    this.#claim?.finish(outcome === DONE)
+    if (outcome !== DONE || !this.#durable) return this.#tell(outcome)
+    this.#ending = true
+    const waiting = served.waiting.enter(this.#request.type)
+    void syncPieces(served, this.#claim?.epoch ?? served.durability.epoch).then((told) => {
+      served.waiting.leave(waiting)
+      this.#tell(told)
+    })
+  }
+
+  #tell(outcome: Outcome): void {
+    const { served } = this.#options
+    this.#ending = false
+    this.#told = outcome
+    if (outcome === DONE) count(served.counters, WRITTEN_BYTES_AT, this.bytes)
+    this.#letGo()
+    this.#answerWhenWhole()
+  }
+
+  #letGo(): void {
+    this.#claim?.leave()
+    this.#claim = undefined
+  }
+
+  #answerWhenWhole(): void {
+    if (this.#received < this.bytes || this.#told === undefined || this.#over) return
+    const { served, answers, client } = this.#options
+    const { type, offset, length } = this.#request
+    if (this.#lost && this.#told !== DONE) {
+      // When nobody hears the answer any more, the operator does all the same.
+      served.failed({ client, command: type, errno: errnoOf(this.#told), offset, length })
+    } else if (!this.#lost) {
+      if (this.#told === DONE) answers.done(this.#request)
+      else answers.failed(this.#request, this.#told)
+      answers.latency.answered(type, this.#told, this.#sinceMs)
+    }
+    this.#leave()
+  }
+
+  #leave(): void {
+    this.#over = true
+    this.#options.onEnd()
+    this.#options.answers.settled()
+  }
+
+  /** Nothing was told yet, and nobody waits behind it: the rest may become a request of its own. */
+  get canMove(): boolean {
+    return this.#told === undefined && !this.#ending && !(this.hasLanded && this.#claim?.delays)
+  }
+
+  get hasLanded(): boolean {
+    return this.#landed > 0
+  }
+
+  /** The rest as a request of its own, with what has come of it; this write is of no more use. */
+  takeMoved(extended: boolean): Uint8Array[] {
+    const header = restOf(this.#request, this.#landed, extended)
+    const bytes = this.#pieces.takeAside()
+    this.#claim?.finish(false)
+    this.#letGo()
+    this.#told = MOVED
+    this.#over = true
+    return [header, ...bytes]
+  }
+
+  /** What was put aside while the export was frozen is written after all. */
+  thaw(): void {
+    let offset = this.#request.offset + this.#landed
+    for (const bytes of this.#pieces.takeAside()) {
+      this.#queue({ bytes, pooled: undefined }, offset)
+      offset += bytes.length
+    }
+  }
+
+  /** The server leaves: what storage has not been given yet, it will not be. What has come whole is finished. */
+  drain(): void {
+    if (this.#received === this.bytes || this.#told !== undefined) return
+    const refuse = () => {
+      if (this.#told === undefined && !this.#lost) this.#end(SHUT_DOWN)
+    }
+    this.#pieces.whenEmpty(refuse)
+  }
+
+  /** The rest will not come. What has landed stays where it is, unanswered and unflushed, and is noted. */
+  connectionLost(): void {
+    if (this.#lost) return
+    this.#lost = true
+    if (this.#pieces.length === 0 && !this.#ending) this.#abandon()
+  }
+
+  #abandon(): void {
+    if (this.#over) return
+    const { served, client } = this.#options
+    const { type, offset, length } = this.#request
+    if (this.#told !== undefined && this.#told !== DONE) {
+      served.failed({ client, command: type, errno: errnoOf(this.#told), offset, length })
+    }
+    if (this.#claim !== undefined) {
+      served.dropped({ client, command: type, errno: 0, offset, length })
+      this.#claim.finish(false)
+      this.#letGo()
+    }
+    this.#told ??= EIO
+    this.#leave()
+  }
+}

@@ -1,0 +1,53 @@
+// What a WRITE that comes in pieces holds from its first piece to its end: its turn among overlapping changes, and its marks.
+// Law: nothing counts as cleared before all of it is done, under the epoch in which it began.
+import type { DecodedRequest } from 'nbd-protocol'
+import type { Change } from '../exports/durable-record.js'
+import type { Export } from '../exports/export.js'
+import type { Turn } from '../exports/write-order.js'
+import { count, IN_FLIGHT_AT } from '../observe/counters.js'
+
+export class WriteClaim {
+  readonly #export: Export
+  readonly #turn: Turn
+  readonly #change: Change
+  readonly #timer: NodeJS.Timeout
+  /** Failures of the export when it began. */
+  readonly epoch: number
+  isMyTurn: boolean
+
+  /** `silent` is called when `touch` was not for so long. */
+  constructor(served: Export, { offset, length }: DecodedRequest, silentMs: number, silent: () => void) {
+    this.#export = served
+    this.#turn = served.order.enter(offset, length)
+    this.isMyTurn = this.#turn.ahead === undefined
+    this.#change = served.durability.begin(offset, length)
+    this.epoch = served.durability.epoch
+    this.#timer = setTimeout(silent, silentMs)
+    count(served.counters, IN_FLIGHT_AT)
+  }
+
+  async turn(): Promise<void> {
+    if (!this.isMyTurn) await this.#turn.ahead
+    this.isMyTurn = true
+  }
+
+  /** Others wait behind it. */
+  get delays(): boolean {
+    return this.#export.order.delays(this.#turn)
+  }
+
+  touch(): void {
+    this.#timer.refresh()
+  }
+
+  /** Storage has answered for all of it, or will not be asked any more. */
+  finish(succeeded: boolean): void {
+    this.#export.durability.finish(this.#change, succeeded, false)
+  }
+
+  leave(): void {
+    clearTimeout(this.#timer)
+    count(this.#export.counters, IN_FLIGHT_AT, -1)
+    this.#export.order.leave(this.#turn)
+  }
+}
