@@ -56,6 +56,8 @@ export class BlockDevice {
   #features = 0n
   /** What a driver that agreed to CONFIG_WCE has last written. */
   writeback = true
+  /** That is its last word, since it was said here or is in the in-flight log. */
+  knowsCache = false
 
   constructor(served: Export) {
     this.served = served
@@ -69,9 +71,13 @@ export class BlockDevice {
     return hasBit(this.#features, feature)
   }
 
-  /** The driver takes each completion for durable: it knows of no FLUSH, or turned the write cache off. */
+  /**
+   * The driver takes each completion for durable: it knows of no FLUSH, or turned the write cache off; or it could turn it
+   * off, and nobody can say whether it did before this session.
+   */
   get isDurable(): boolean {
-    return !this.has(VIRTIO_BLK_F_FLUSH) || (this.has(VIRTIO_BLK_F_CONFIG_WCE) && !this.writeback)
+    if (!this.has(VIRTIO_BLK_F_FLUSH)) return true
+    return this.has(VIRTIO_BLK_F_CONFIG_WCE) && !(this.writeback && this.knowsCache)
   }
 
   /** Bytes that a request may reach: whole sectors. */
@@ -127,6 +133,7 @@ export class BlockDevice {
     const [byte] = data
     if (offset !== VIRTIO_BLK_CONFIG_WRITEBACK_AT || data.length !== 1 || byte === undefined) return false
     this.writeback = byte !== 0
+    this.knowsCache = true
     return true
   }
 }

@@ -179,6 +179,7 @@ export class Guest {
     this.#log = log
     const { device } = this.#options
     if (log.cacheWasOff) device.writeback = false
+    device.knowsCache = true
     return log.noteCache(device.writeback) ? DONE : refused(UNWRITABLE)
   }
 

@@ -45,6 +45,13 @@ test('a driver that knows no FLUSH, or turned the cache off, is told of success 
   await until(async () => ((await candor.metrics()).get('candor_connections') ?? 0) === 0)
   const unaware = await newGuest(scope, socket, { features: 0n })
   assert.equal((await unaware.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, IOERR)
+  unaware.close()
+  await until(async () => ((await candor.metrics()).get('candor_connections') ?? 0) === 0)
+  // It may have turned the cache off before it came here, and keeps no log that would say so.
+  const unknown = await newGuest(scope, socket, { log: false })
+  assert.equal((await unknown.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, IOERR)
+  await setCache(unknown, true)
+  assert.equal((await unknown.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, OK)
 })
 
 test('bytes that a failed sync may have lost are IOERR for the guest until it writes them again', async (t) => {
