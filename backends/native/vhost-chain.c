@@ -8,6 +8,8 @@
 /* virtio 1.2, 5.2.6: type, reserved, sector. */
 #define HEADER_BYTES 16
 #define SEGMENTS_FIRST 8
+/* Room that a chain keeps for the next request of its id: a guest could make all of them long, one after the other. */
+#define SEGMENTS_KEPT 64
 
 struct vhost_desc vhost_desc_split(const uint8_t *at) {
   return (struct vhost_desc){
@@ -148,6 +150,10 @@ void vhost_chain_release(struct vhost_chain *chain, struct vhost_memory *memory)
   for (uint32_t index = 0; index < chain->count; index++) vhost_memory_release(memory, chain->segments[index].region);
   chain->count = chain->readable = 0;
   chain->status = NULL;
+  if (chain->room <= SEGMENTS_KEPT) return;
+  free(chain->segments);
+  chain->segments = NULL;
+  chain->room = 0;
 }
 
 struct vhost_segment *vhost_chain_data(struct vhost_chain *chain, bool readable, uint32_t *count) {
