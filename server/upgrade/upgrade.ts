@@ -138,14 +138,17 @@ export class Upgrade {
   #handOver(successor: Successor): void {
     const { frontEnds, counters, pulses, doors, stubFd } = this.#site
     const frozen = this.#rest.flatMap(({ frozen }) => (frozen?.kind === 'frozen' ? [frozen] : []))
+    const connections = frozen.flatMap(({ connections }) => connections)
+    const moving = new Set(connections.map(({ connection }) => connection))
     const { guests, nextConnection } = frontEnds.nbd.known
     const moved: MovedServer = {
       ...doors,
       stubFd,
       listeners: frontEnds.listeners.map(({ wanted, fd }) => ({ wanted, fd })),
       exports: frozen.flatMap(({ exports }) => exports),
-      connections: frozen.flatMap(({ connections }) => connections),
-      guests,
+      connections,
+      // Who has left, and only has not taken the last replies yet, stays here to the end.
+      guests: guests.filter(({ connection }) => moving.has(connection)),
       nextConnection,
       counters: sectionsOf(SERVER_SECTIONS, [counters]),
       pulse: sectionsOf(PULSE_SECTIONS, pulses),
