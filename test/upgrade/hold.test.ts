@@ -22,7 +22,7 @@ async function fullHost(t: TestContext, policy: string) {
   const client = await attach(server.candor)
   await client.write(0, stamped(0, MIB))
   await client.flush()
-  const filler = leaveFree(disk, 1)
+  const filler = leaveFree(disk, 0)
   return { server, client, filler }
 }
 
@@ -31,14 +31,14 @@ test('held writes, and those that wait behind them, are answered once and in the
 }, async (t) => {
   const { server, client, filler } = await fullHost(t, 'hold')
   const other = await attach(server.candor)
-  const first = client.write(8 * MIB, stamped(8 * MIB, 4 * MIB, 1))
+  const first = client.write(8 * MIB, stamped(8 * MIB, MIB, 1))
   await until(
     'held',
     () => server.summary('disk'),
     (summary) => (summary?.held ?? 0) > 0,
   )
-  const second = other.write(10 * MIB, stamped(10 * MIB, MIB, 2))
-  const third = client.write(32 * MIB, stamped(32 * MIB, 4 * MIB, 3))
+  const second = other.write(8.5 * MIB, stamped(8.5 * MIB, MIB / 4, 2))
+  const third = (await attach(server.candor)).write(32 * MIB, stamped(32 * MIB, MIB, 3))
   const before = await until(
     'held',
     () => server.summary('disk'),
@@ -58,9 +58,9 @@ test('held writes, and those that wait behind them, are answered once and in the
   unlinkSync(filler)
   await Promise.all([first, second, third])
   const reader = await attach(server.candor)
-  assert.ok(stamped(8 * MIB, 2 * MIB, 1).equals(await reader.read(8 * MIB, 2 * MIB)))
-  assert.ok(stamped(10 * MIB, MIB, 2).equals(await reader.read(10 * MIB, MIB)), 'the later write came later')
-  assert.ok(stamped(32 * MIB, 4 * MIB, 3).equals(await reader.read(32 * MIB, 4 * MIB)))
+  assert.ok(stamped(8 * MIB, MIB / 2, 1).equals(await reader.read(8 * MIB, MIB / 2)))
+  assert.ok(stamped(8.5 * MIB, MIB / 4, 2).equals(await reader.read(8.5 * MIB, MIB / 4)), 'the later write came later')
+  assert.ok(stamped(32 * MIB, MIB, 3).equals(await reader.read(32 * MIB, MIB)))
   assert.equal((await server.stop()).code, 0)
 })
 

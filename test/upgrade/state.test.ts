@@ -32,11 +32,12 @@ test('requests that are cut anywhere by upgrades are served once they are whole,
       const client = await RawClient.enter(join(server.folder, 'nbd'), style)
       scope.after(() => client.socket.destroy())
       const offset = index * 8 * MIB
-      const data = stamped(offset, 2 * MIB, 5)
+      // With extended headers a WRITE that goes to storage as it comes is waited for: a stream that stops in it cannot move.
+      const data = stamped(offset, style === 'extended' ? 512 * KIB : 2 * MIB, 5)
       const large = writeRequest(style, 1n, offset, data)
       const all = Buffer.concat([large, writeRequest(style, 2n, offset + 4 * MIB, data.subarray(0, 512))])
       // Inside of a header, inside of a payload that has a buffer of its own, and inside of a small one behind it.
-      return { client, offset, data, all, cuts: [0, 11, 700 * KIB, large.length + 100, all.length] }
+      return { client, offset, data, all, cuts: [0, 11, 300 * KIB, large.length + 100, all.length] }
     }),
   )
   for (let part = 0; part < 4; part++) {
