@@ -1,5 +1,6 @@
 // A service as the program around it sees it, and what it needs of that program.
 import type { Config } from './config.js'
+import type { FdStore } from './fd-store.js'
 import type { Outgrowing } from './io/backing-desk.js'
 import type { DirectoryEntry } from './io/directory.js'
 import type { ListenAddress } from './nbd/listen.js'
@@ -33,6 +34,8 @@ export interface ServiceSurroundings {
   readonly guestLeft?: () => void
   /** Whoever watches over the service. */
   readonly manager?: ServiceManager
+  /** Where descriptions of images outlive the process. */
+  readonly store?: FdStore
   /** The process whose place is to be taken. */
   readonly predecessor?: Predecessor | undefined
 }

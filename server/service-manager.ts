@@ -2,6 +2,7 @@
 // service is (sd_notify(3)). Law: where there is none, all of this is nothing.
 import { fstatSync } from 'node:fs'
 import { OpenError, sendDatagram } from '../backends/index.js'
+import { isStored } from './fd-store.js'
 
 const FIRST_FD = 3
 const STOP_EXTENSION_MS = 30_000
@@ -16,7 +17,7 @@ export interface ActivatedSocket {
 type Environment = Readonly<Record<string, string | undefined>>
 
 /**
- * The sockets of LISTEN_FDS, if they are meant for this process. The variables are taken away, so that no child
+ * The sockets of LISTEN_FDS, and what an earlier server had stored (fd-store.ts), if they are meant for this process. The variables are taken away, so that no child
  * takes them for its own. @throws OpenError when what was handed over are no sockets
  */
 export function takeActivatedSockets(environment: Environment = process.env, pid = process.pid): ActivatedSocket[] {
@@ -29,8 +30,9 @@ export function takeActivatedSockets(environment: Environment = process.env, pid
     fd: FIRST_FD + index,
     name: names[index] || 'unknown',
   }))
-  for (const { fd } of sockets) {
-    if (!isSocket(fd))
+  for (const descriptor of sockets) {
+    const { fd } = descriptor
+    if (!isStored(descriptor) && !isSocket(fd))
       throw new OpenError(`LISTEN_FDS hands over descriptor ${fd}, which is no socket: see the socket unit`)
   }
   return sockets

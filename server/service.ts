@@ -62,7 +62,7 @@ class Service implements RunningService {
     const log = this.#log
     const limits = withinOpenFiles(config, log)
     const [directory, counters] = [this.#directory, this.#counters]
-    const { guestLeft, manager } = around
+    const { guestLeft, manager, store } = around
     const changed = () => this.#http.changed()
     const secured = { tlsMode: tls.mode, tls: openTls(tls) }
     this.#frontEnds = new FrontEnds({ directory, counters, limits, log, ...secured, resized: changed, guestLeft })
@@ -70,7 +70,7 @@ class Service implements RunningService {
     const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
     const { shutdownTimeoutMs } = limits
     const bounds = { workersMax, keepsRecords: stateDirectory !== undefined, shutdownTimeoutMs }
-    this.#desk = new ExportDesk({ directory, log, makeHost, changed, ...bounds })
+    this.#desk = new ExportDesk({ directory, log, makeHost, changed, store, ...bounds })
     const [desk, frontEnds, output] = [this.#desk, this.#frontEnds, this.#output]
     const answer = (request: ControlRequest) => this.#operator.answer(request)
     const sessionsOf = (exportName: string) => frontEnds.sessionsOf(exportName)
@@ -85,7 +85,8 @@ class Service implements RunningService {
       alone: (act) => desk.alone(act),
     })
     const [reload, upgrade] = [() => this.#reload(), (force: boolean) => this.upgrading.ask(force)]
-    this.#operator = new Operator({ config: () => this.#config, desk, directory, frontEnds, output, reload, upgrade })
+    const words = { config: () => this.#config, reload, upgrade }
+    this.#operator = new Operator({ ...words, desk, directory, frontEnds, output, store })
   }
 
   /** What there is to hand over. */
@@ -119,6 +120,7 @@ class Service implements RunningService {
       if (stateDirectory !== undefined) this.#locked(await takeStateDirectory(stateDirectory))
       this.#undo.push(() => this.#closeHosts())
       await this.#desk.addAll(exports)
+      this.#around.store?.dropUnclaimed()
       await this.#folders.open()
       this.outgrowing = this.#desk.outgrowing
       for (const about of this.outgrowing) this.#log.warn(about, `the images on ${about.mount} could outgrow it`)
@@ -204,6 +206,7 @@ class Service implements RunningService {
     if (left > 0) this.#log.error({ unanswered: left }, 'stopped with requests that storage has not answered')
     this.#frontEnds.finish()
     const synced = await Promise.all(hosts.map((host) => host.sync()))
+    if (!synced.includes(false) && left === 0) this.#around.store?.dropAll()
     await this.#close()
     return { synced: !synced.includes(false) }
   }

@@ -83,7 +83,7 @@ interface FileIo extends SocketIo, FdSocketDoors, ProcessDoor, VhostMemoryDoors,
   /** socketpair(2) of Unix stream sockets: `into` becomes the two descriptors. Returns an errno. */
   socketPair(into: Int32Array): Outcome
   /** A datagram to a Unix socket, '@' first for an abstract name; at most 4 KiB. Never waits. Returns an errno. */
-  sendTo(path: string, text: string): Outcome
+  sendTo(path: string, text: string, fd: number): Outcome
   /** prctl(PR_SET_IO_FLUSHER) for the calling thread and those that it starts; the errno. */
   becomeIoFlusher(): number
   /** _exit(2): does not return. */
@@ -167,7 +167,7 @@ export function endAtOnce(code: number): never {
   return fileIo.endAtOnce(code)
 }
 
-/** Sends a datagram to a Unix socket; an errno when it could not be sent. */
-export function sendDatagram(path: string, text: string): Outcome {
-  return fileIo.sendTo(path, text)
+/** Sends a datagram to a Unix socket, and a descriptor with it; an errno when it could not be sent. */
+export function sendDatagram(path: string, text: string, fd = -1): Outcome {
+  return fileIo.sendTo(path, text, fd)
 }

@@ -17,6 +17,8 @@ export interface ImageOptions {
   readonly create?: number | undefined
   /** Default: auto. */
   readonly engine?: IoEngineWish
+  /** A descriptor of this very file that outlived an earlier server: then nothing is opened. */
+  readonly kept?: number | undefined
 }
 
 /** What is still asked when the image is open. */
@@ -121,6 +123,7 @@ export function createImage(path: string, size: number): void {
 }
 
 function openOrCreate(path: string, options: ImageOptions, again: boolean): { fd: number; created: boolean } {
+  if (options.kept !== undefined) return { fd: options.kept, created: false }
   const flags = (options.readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK
   try {
     return { fd: openSync(path, flags), created: false }

@@ -5,6 +5,7 @@ import type { Argv } from 'yargs'
 import { endAtOnce } from '../../backends/index.js'
 import { type Config, configOf, type ServeFlags } from '../config.js'
 import { withConfigFile } from '../config-file.js'
+import { FdStore, isStored } from '../fd-store.js'
 import { type ListenAddress, uriOf } from '../nbd/listen.js'
 import type { RunningService, ServiceSurroundings } from '../running-service.js'
 import { startService } from '../service.js'
@@ -130,7 +131,8 @@ async function start(config: () => Config, around: ServiceSurroundings): Promise
 }
 
 async function run(flagsGiven: ServeFlags): Promise<number> {
-  const activated = takeActivatedSockets()
+  const handedOver = takeActivatedSockets()
+  const activated = handedOver.filter((each) => !isStored(each))
   const manager = new ServiceManager()
   const predecessor = Predecessor.ofEnvironment()
   const read = () => configOf(withConfigFile(flagsGiven), activated)
@@ -147,7 +149,8 @@ async function run(flagsGiven: ServeFlags): Promise<number> {
     return () => manager.reloaded(statusOf(service))
   }
   const config = predecessor === undefined ? read() : undefined
-  const service = await start(() => config ?? read(), { read, reloading, manager, predecessor })
+  const store = new FdStore(handedOver.filter(isStored))
+  const service = await start(() => config ?? read(), { read, reloading, manager, store, predecessor })
   upgrades.run(() => void service.upgrading.ask())
   reloads.run(() => void service.reload())
   const stopping = early ?? nextSignal()

@@ -3,6 +3,7 @@
 import { OpenError } from '../../backends/index.js'
 import type { Config } from '../config.js'
 import { addedExport, EXPORT_FLAGS, type ExportFlags, policyOf } from '../config-added.js'
+import type { FdStore } from '../fd-store.js'
 import type { FrontEnds } from '../front-ends.js'
 import { type DirectoryEntry, type ExportDirectory, stalledSentence } from '../io/directory.js'
 import type { ExportDesk } from '../io/export-desk.js'
@@ -10,6 +11,7 @@ import type { RemovalKind } from '../io/io-host.js'
 import { LOG_LEVELS, type LogOutput } from '../observe/log.js'
 import { parseSize, UsageError } from '../values.js'
 import { type ControlReply, type ControlRequest, failed } from './export-actions.js'
+import type { ExportSummary } from './export-summary.js'
 
 export interface OperatorOptions {
   /** The words that the server goes by now. */
@@ -20,6 +22,7 @@ export interface OperatorOptions {
   readonly output: LogOutput
   /** Reads the configuration again. */
   readonly reload: () => Promise<ControlReply>
+  readonly store?: FdStore | undefined
   /** Hands everything over to a new process. */
   readonly upgrade: (letsGuestsGo: boolean) => Promise<ControlReply>
 }
@@ -35,6 +38,7 @@ export class Operator {
     resize: (request) => this.#resize(request),
     sessions: async () => ({ ok: true, result: await this.#sessions() }),
     disconnect: (request) => this.#disconnect(request),
+    release: (request) => this.#release(request),
     'log-level': (request) => this.#logLevel(request),
     reload: () => this.#options.reload(),
     upgrade: ({ flags }) => this.#options.upgrade(flags?.['force'] === true),
@@ -53,6 +57,13 @@ export class Operator {
       if (error instanceof UsageError || error instanceof OpenError) return failed(error.message)
       throw error
     }
+  }
+
+  /** What is to be unmounted is held open by nobody, not even for the next server. */
+  async #release(request: ControlRequest): Promise<ControlReply> {
+    const reply = await this.#options.directory.ask(request)
+    if (reply.ok) this.#options.store?.drop((reply.result as ExportSummary).name)
+    return reply
   }
 
   async #sessions(): Promise<unknown> {

@@ -7,6 +7,7 @@ import { type ControlReply, failed } from '../control/export-actions.js'
 import { Access } from '../exports/access.js'
 import type { ExportPolicy } from '../exports/export-options.js'
 import type { MovedExport } from '../exports/open-export.js'
+import type { FdStore } from '../fd-store.js'
 import { exportCounters, STATE_AT, STATE_FAILED, STATE_SINCE_AT } from '../observe/counters.js'
 import type { Observed } from '../observe/family.js'
 import type { Log } from '../observe/log.js'
@@ -33,6 +34,7 @@ export interface ExportDeskOptions {
   readonly workersMax: number
   /** What outlives the server is kept, by each image's identity. */
   readonly keepsRecords: boolean
+  readonly store?: FdStore | undefined
   /** How long a removal waits for requests in flight. */
   readonly shutdownTimeoutMs: number
   /** What is observed is another now. */
@@ -113,7 +115,7 @@ export class ExportDesk {
 
   async #open(config: ExportConfig): Promise<Opened> {
     const { name } = config
-    const image = await openImage(config)
+    const image = await openImage({ ...config, kept: this.#options.store?.take(config) })
     let host: IoHost
     try {
       if (this.#options.keepsRecords) this.#claims.claim(config, image)
@@ -150,6 +152,7 @@ export class ExportDesk {
     const { name } = config
     try {
       const face = await host.open(config, image, this.#backings.shareFor(name, image.place, host), moved)
+      this.#options.store?.keep(config, image.fd)
       return { entry: { name, face, access: new Access(config.access), host, config }, device: image.device }
     } catch (error) {
       this.#claims.leave(name)
@@ -214,6 +217,7 @@ export class ExportDesk {
 
   #removed(name: string, host: IoHost): void {
     this.#directory.remove(name)
+    this.#options.store?.drop(name)
     this.#claims.leave(name)
     this.#backings.left(name)
     this.#placement.leave(host, this.#devices.get(name) ?? 0)
