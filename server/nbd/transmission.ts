@@ -141,9 +141,9 @@ export class Transmission {
     return at
   }
 
-  /** A WRITE that may be held for space is kept whole, so that requests behind it go on, and another process can take it over. */
+  /** Kept whole is what may be held for space, or tells in its reply where it began: another process takes it over. */
   get streams(): boolean {
-    return !this.#export.space.holds
+    return !this.#extended && !this.#export.space.holds
   }
 
   /** Whether the request may be taken on now; if not, `onRoom` is called when it may. */
