@@ -17,6 +17,8 @@ export interface FrameSink {
   readonly headerBytes: number
   /** Larger frames are thrown away as they come. */
   readonly frameBytesMax: number
+  /** Frames above FRAME_BYTES_MAX are handed on as they come, and not put together. */
+  readonly streams: boolean
   /** A frame above FRAME_BYTES_MAX begins at `at`; undefined: throw it away, and call `refuseOversize`. */
   openPayload(view: DataView, at: number): PayloadSink | undefined
   /** A frame was too large and has passed; `header` is a copy of its first bytes. */

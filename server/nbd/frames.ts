@@ -29,6 +29,10 @@ export class Frames implements FrameSink {
     return this.#transmission().halt !== 'none'
   }
 
+  get streams(): boolean {
+    return this.#transmission().streams
+  }
+
   get keeps(): boolean {
     return this.#transmission().keeps
   }

@@ -5,7 +5,7 @@ import { DONE, EIO, type Outcome } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { count, REQUESTS_AT } from '../observe/counters.js'
 import type { Answers } from './answers.js'
-import type { PayloadSink } from './payload-feed.js'
+import { type PayloadSink, PIECE_BYTES } from './payload-feed.js'
 import { RefusedPayload } from './refused-payload.js'
 import { StreamedWrite } from './streamed-write.js'
 import type { StreamedWriteOptions } from './streamed-write-options.js'
@@ -41,6 +41,13 @@ export class LargeWrites {
   /** Those that are not answered yet. */
   get count(): number {
     return this.#writes.size
+  }
+
+  /** Bytes that they hold. */
+  get bytes(): number {
+    let bytes = 0
+    for (const { queued } of this.#writes) bytes += queued * PIECE_BYTES
+    return bytes
   }
 
   /** Who takes the payload of this WRITE. */

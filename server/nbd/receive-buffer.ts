@@ -211,7 +211,7 @@ export class ReceiveBuffer {
     const size = this.#sink.frameBytes(view, at, end)
     if (size === undefined || size <= HEADROOM_BYTES) {
       this.#carried = Uint8Array.prototype.slice.call(bytes, at, end)
-    } else if (size > FRAME_BYTES_MAX) {
+    } else if (size > this.#sink.frameBytesMax || (size > FRAME_BYTES_MAX && this.#sink.streams)) {
       this.#handOn(bytes, view, at, end, size)
     } else {
       this.#pooled = takeBuffer(size)

@@ -43,8 +43,14 @@ export class StreamedWrite implements PayloadSink {
     this.bytes = options.request.payloadLength
   }
 
+  /** What waits for space, or for an operator, is read to its end: requests behind it are not to wait as well. */
   get busy(): boolean {
-    return this.#pieces.length >= QUEUED_MAX
+    const { space, recess } = this.#options.served
+    return this.#pieces.length >= QUEUED_MAX && space.held === 0 && !recess.active
+  }
+
+  get queued(): number {
+    return this.#pieces.length
   }
 
   /** It waits for storage, and not for the rest of its payload. */
@@ -97,6 +103,7 @@ export class StreamedWrite implements PayloadSink {
     const waited = !this.#claim?.isMyTurn || served.recess.active
     await this.#claim?.turn()
     if (served.frozen) return false
+    if (served.recess.active) this.#options.answers.settled()
     const told = served.recess.active ? await served.recess.wait(() => !this.#lost) : DONE
     if (told === MOVED) return false
     // A piece before this one has failed, or the server leaves, or the peer has gone.

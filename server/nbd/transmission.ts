@@ -122,7 +122,7 @@ export class Transmission {
     while (end - at >= this.#headerBytes && !this.disconnected) {
       decodeRequest(view, at, this.#extended, request)
       const next = at + this.#headerBytes + request.payloadLength
-      const isStreamed = next - at > FRAME_BYTES_MAX
+      const isStreamed = next - at > FRAME_BYTES_MAX && this.streams
       if (next > end && !isStreamed) break
       if (!this.#hasRoom(request)) {
         this.halt = 'room'
@@ -141,16 +141,24 @@ export class Transmission {
     return at
   }
 
+  /** Kept whole is what may be held for space, or tells in its reply where it began: another process takes it over. */
+  get streams(): boolean {
+    return !this.#extended && !this.#export.space.holds
+  }
+
   /** Whether the request may be taken on now; if not, `onRoom` is called when it may. */
   #hasRoom({ type, length }: DecodedRequest): boolean {
-    const { backlog } = this.#batch
-    if (this.slow.full || backlog > this.#limits.replyBacklogMax || this.large.count >= this.#limits.slowRequestsMax) {
+    const [{ backlog }, { space, recess }] = [this.#batch, this.#export]
+    const isFull = this.large.count > 0 && this.slow.bytes + this.large.bytes >= this.#limits.slowBytesMax
+    if (this.slow.full || isFull || backlog > this.#limits.replyBacklogMax) {
       this.#budget.withdraw(this.#onRoom)
       return false
     }
+    // What waits for space or an operator waits for long, and nothing else is to wait for it.
+    if (space.held > 0 || recess.active) return true
     const moves = type === NBD_CMD_READ || type === NBD_CMD_WRITE
     if (length <= SMALL_BYTES || length > this.#terms.payloadBytesMax || !moves) return true
-    const bytes = type === NBD_CMD_WRITE && length > FRAME_BYTES_MAX ? STREAM_BYTES_MAX : length
+    const bytes = type === NBD_CMD_WRITE && length > FRAME_BYTES_MAX && this.streams ? STREAM_BYTES_MAX : length
     return this.#budget.admits(bytes, this.slow.bytes + backlog, this.#onRoom)
   }
 

@@ -60,9 +60,10 @@ describe('a large WRITE', { timeout: 60_000 }, () => {
     await other.disconnect()
   })
 
-  test('for which there is no space is held with the rest of it unread, and lands whole when there is some', async () => {
+  test('for which there is no space is held whole, and lands whole when there is some', async () => {
     const served = await disk({}, { onSpace: { kind: 'hold', timeoutMs: 60_000 } })
-    served.plan = ({ command, offset }) => (command === 'write' && offset > MIB ? { outcome: ENOSPC } : undefined)
+    served.plan = ({ command, offset, length }) =>
+      command === 'write' && offset + length > MIB ? { outcome: ENOSPC } : undefined
     const payload = pattern(LENGTH, 7)
     const client = await rawClient(served)
     const sent = client.send(writeRequest('simple', 5n, 0, payload))
@@ -76,7 +77,8 @@ describe('a large WRITE', { timeout: 60_000 }, () => {
 
   test('that is held when its client goes is dropped and noted', async () => {
     const served = await disk({}, { onSpace: { kind: 'hold', timeoutMs: 60_000 } })
-    served.plan = ({ command, offset }) => (command === 'write' && offset > MIB ? { outcome: ENOSPC } : undefined)
+    served.plan = ({ command, offset, length }) =>
+      command === 'write' && offset + length > MIB ? { outcome: ENOSPC } : undefined
     const client = await rawClient(served)
     void client.send(writeRequest('simple', 5n, 0, pattern(LENGTH, 7)))
     const { space, counters, order } = served.server.served
