@@ -6,9 +6,9 @@ import type { Limits } from './limits.js'
 import type { Log } from './observe/log.js'
 
 /** Descriptors that images, threads, the ledger and an operator may still need. */
-const SPARE = 64
+export const SPARE = 64
 /** Two descriptions of an image that an operator releases and resumes. */
-const PER_EXPORT = 2
+export const PER_EXPORT = 2
 /** The client's socket, and a second descriptor while it changes threads. */
 const PER_CONNECTION = 1
 /** The client's socket, and a pair of sockets to the thread of its export. */

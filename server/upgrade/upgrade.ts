@@ -2,6 +2,7 @@
 // and does so after any failure; from then on nothing of what was handed over is touched here again.
 import { closeSync, writeSync } from 'node:fs'
 import { processDoor } from '../../backends/index.js'
+import { openFiles, openFilesMax, PER_EXPORT, SPARE } from '../descriptor-room.js'
 import type { FrontEnds } from '../front-ends.js'
 import { unlessStalled } from '../io/directory.js'
 import type { FrozenHost } from '../io/freezing.js'
@@ -69,6 +70,7 @@ export class Upgrade {
   async run(): Promise<Successor> {
     const { log } = this.#site
     this.#refuseGuests()
+    this.#refuseScarcity()
     const successor = new Successor()
     const { pid } = successor
     log.info({ pid }, 'upgrade: a new process starts')
@@ -111,6 +113,17 @@ export class Upgrade {
     if (guests === 0 || this.#letsGuestsGo) return
     throw new UpgradeFailure(
       `${guests} guests are attached by vhost-user, and their memory cannot change processes: detach them, or say --force where their monitors come again (reconnect=1)`,
+    )
+  }
+
+  /** Each connection and image has a second descriptor for a moment: what begins has to come to its end. */
+  #refuseScarcity(): void {
+    const { frontEnds, exports } = this.#site
+    const needed = frontEnds.nbd.connections + exports.length * PER_EXPORT + SPARE
+    const room = openFilesMax() - openFiles()
+    if (room >= needed) return
+    throw new UpgradeFailure(
+      `${needed} more files have to be opened for a moment, and the limit has room for ${room}: raise it (prlimit --nofile) or let clients go`,
     )
   }
 

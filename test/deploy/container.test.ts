@@ -21,7 +21,7 @@ const SERVE = ['serve', 'disk.img', '--create', '8M', '--listen', 'unix:nbd', '-
 
 const skip = needsRoot('buildah', 'runc', 'debootstrap')
 
-test('the image, on a base made here in place of the public one', { skip }, async (scope) => {
+test('the image, on a base made here in place of the public one', { skip, timeout: 900_000 }, async (scope) => {
   const image = containerImage(scope)
 
   await scope.test('says what it is, and runs as an ordinary user', () => describes(image))

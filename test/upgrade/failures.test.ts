@@ -1,13 +1,15 @@
 // An upgrade that comes to nothing. Law: the old process goes on as if nothing had been asked, says why, and can be asked
 // again.
 import assert from 'node:assert/strict'
-import { rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { CANDOR_MAIN } from '../support/candor.js'
 import { imageAt, until } from '../support/controlled.js'
 import { attach, KIB, lastFirst, logged, MIB } from '../support/faults.js'
 import { type Lineage, startLineage } from '../support/lineage.js'
+import { needs } from '../support/requirements.js'
 import { SteadyClient } from '../support/steady-client.js'
 
 const SLOTS = 16
@@ -99,6 +101,23 @@ for (const [how, { text, why, words = [] }] of Object.entries(PROGRAMS)) {
     await goesOn(scene)
   })
 }
+
+test('where descriptors are short the upgrade is refused before anything has begun', {
+  skip: needs('prlimit'),
+}, async (t) => {
+  const scene = await setScene(t)
+  const { pid } = scene.server
+  const limit = (soft: number) => execFileSync('prlimit', ['--pid', String(pid), `--nofile=${soft}:`])
+  const open = readdirSync(`/proc/${pid}/fd`).length
+  limit(open + 30)
+  assert.match(
+    await scene.server.refused(),
+    /more files have to be opened for a moment, and the limit has room for \d+: raise it/,
+  )
+  assert.equal(scene.server.pid, pid)
+  limit(open + 1000)
+  await goesOn(scene)
+})
 
 test('a configuration that is not sound, or that speaks of another disk, is refused by the new process', async (t) => {
   const scope = lastFirst(t)
