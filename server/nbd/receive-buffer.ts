@@ -193,7 +193,8 @@ export class ReceiveBuffer {
     const stopped = this.#sink.serve(bytes, view, at, end, pooled)
     if (stopped < end && this.#sink.halted) return this.#wait(region, stopped)
     this.#large = pooled !== undefined
-    if (stopped < end) this.#keepPartial(bytes, view, stopped, end)
+    // What is handed on may have to wait, and is given back where that ends: never here as well.
+    if (stopped < end && this.#keepPartial({ ...region, at: stopped })) return
     if (pooled === undefined || !this.#sink.keeps) release(region, slab)
   }
 
@@ -207,28 +208,33 @@ export class ReceiveBuffer {
     this.#waiting = { bytes: copy, view: viewOf(copy), at: 0, end: copy.length }
   }
 
-  #keepPartial(bytes: Uint8Array, view: DataView, at: number, end: number): void {
+  /** Keeps the start of a frame; true when the region has another owner now. */
+  #keepPartial(region: Region): boolean {
+    const { bytes, view, at, end } = region
     const size = this.#sink.frameBytes(view, at, end)
     if (size === undefined || size <= HEADROOM_BYTES) {
       this.#carried = Uint8Array.prototype.slice.call(bytes, at, end)
     } else if (size > this.#sink.frameBytesMax || (size > FRAME_BYTES_MAX && this.#sink.streams)) {
-      this.#handOn(bytes, view, at, end, size)
+      return this.#handOn(region, size)
     } else {
       this.#pooled = takeBuffer(size)
       this.#frame = this.#pooled.subarray(0, size)
       this.#frame.set(bytes.subarray(at, end))
       this.#filled = end - at
     }
+    return false
   }
 
-  #handOn(bytes: Uint8Array, view: DataView, at: number, end: number, size: number): void {
+  #handOn(region: Region, size: number): boolean {
+    const { bytes, view, at, end } = region
     const payload = size > this.#sink.frameBytesMax ? undefined : this.#sink.openPayload(view, at)
     if (payload !== undefined) {
       this.#feed = new PayloadFeed(payload)
-      this.#take({ bytes, view, at: at + size - payload.bytes, end })
-    } else {
-      this.#skippedHeader = Uint8Array.prototype.slice.call(bytes, at, Math.min(end, at + HEADER_COPY_BYTES))
-      this.#skip = size - (end - at)
+      this.#take({ ...region, at: at + size - payload.bytes })
+      return true
     }
+    this.#skippedHeader = Uint8Array.prototype.slice.call(bytes, at, Math.min(end, at + HEADER_COPY_BYTES))
+    this.#skip = size - (end - at)
+    return false
   }
 }

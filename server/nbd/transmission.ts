@@ -141,9 +141,9 @@ export class Transmission {
     return at
   }
 
-  /** Kept whole is what may be held for space, or tells in its reply where it began: another process takes it over. */
+  /** Kept whole is what may be held, or refused by a reserve, and what tells in its reply where it began. */
   get streams(): boolean {
-    return !this.#extended && !this.#export.space.holds
+    return !this.#extended && !this.#export.space.holds && this.#export.room.reserve === 0
   }
 
   /** Whether the request may be taken on now; if not, `onRoom` is called when it may. */

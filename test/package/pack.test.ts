@@ -6,11 +6,11 @@ import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
-import { before, describe, test } from 'node:test'
+import { before, describe, type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { temporaryFolder } from '../support/candor.js'
 import { attach } from '../support/faults.js'
-import { needs, onlyUnderAll } from '../support/requirements.js'
+import { needs, UNDER_ALL } from '../support/requirements.js'
 
 const root = fileURLToPath(new URL('../../..', import.meta.url))
 const { path: folder, remove } = temporaryFolder()
@@ -109,7 +109,9 @@ describe('the package', { skip }, () => {
     checkTypes(home)
   })
 
-  test('installs with the npm that Node 20 brings', { skip: onlyUnderAll() }, (t) => {
+  // Under --all alone, as the files that test/run names are.
+  const whereLong = UNDER_ALL ? test : () => {}
+  whereLong('installs with the npm that Node 20 brings', (t: TestContext) => {
     const older = join(folder, 'npm-10')
     mkdirSync(older)
     npm(older, ['install', '--no-audit', '--no-fund', 'npm@10'])

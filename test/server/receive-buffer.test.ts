@@ -1,0 +1,62 @@
+// Bytes cut into frames while whoever takes them is slower than they come. Law: what waits is nobody else's memory.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { frameSize } from 'nbd-protocol'
+import type { FrameSink } from '../../server/nbd/frame-sink.js'
+import type { PayloadSink } from '../../server/nbd/payload-feed.js'
+import { ReceiveBuffer } from '../../server/nbd/receive-buffer.js'
+import { KIB, MIB, pattern } from '../support/large-writes.js'
+import { writeRequest } from '../support/raw-bytes.js'
+
+const HEADER_BYTES = 28
+
+/** Takes so many pieces of a payload and then none until it is told to go on. */
+class SlowTaker implements PayloadSink {
+  readonly bytes: number
+  readonly taken: Uint8Array[] = []
+  busy = false
+
+  constructor(bytes: number) {
+    this.bytes = bytes
+  }
+
+  take(bytes: Uint8Array, at: number, length: number): boolean {
+    this.taken.push(Uint8Array.prototype.slice.call(bytes, at, at + length))
+    this.busy = this.taken.length % 2 === 0
+    return false
+  }
+}
+
+test('large WRITEs that came in one piece are handed on whole, however often they have to wait', () => {
+  const takers: SlowTaker[] = []
+  const sink: FrameSink = {
+    frameBytesMax: 32 * MIB + HEADER_BYTES,
+    headerBytes: HEADER_BYTES,
+    streams: true,
+    halted: false,
+    keeps: false,
+    frameBytes: (view, at, end) => (end - at < HEADER_BYTES ? undefined : frameSize(view, at, false)),
+    serve: (_bytes, _view, at) => at,
+    refuseOversize: () => assert.fail('nothing is too large'),
+    openPayload: (view, at) => {
+      const taker = new SlowTaker(frameSize(view, at, false) - HEADER_BYTES)
+      takers.push(taker)
+      return taker
+    },
+  }
+  const receive = new ReceiveBuffer(sink)
+  const payloads = [MIB + 64 * KIB, MIB + 128 * KIB, MIB + 256 * KIB].map((length, index) => pattern(length, index + 1))
+  const sent = Buffer.concat(payloads.map((payload, index) => writeRequest('simple', BigInt(index), 0, payload)))
+  const { target } = receive
+  assert.ok(target.length >= sent.length, 'all of it comes at once')
+  target.set(sent)
+  receive.arrived(sent.length)
+  while (receive.waiting) {
+    for (const taker of takers) taker.busy = false
+    receive.resume()
+  }
+  assert.equal(takers.length, payloads.length)
+  for (const [index, payload] of payloads.entries()) {
+    assert.ok(payload.equals(Buffer.concat(takers[index]?.taken ?? [])), `payload ${index}`)
+  }
+})
