@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -57,11 +58,18 @@ static napi_value wait_child(napi_env env, napi_callback_info info) {
   return door_int(env, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
+/* adoptOrphans() -> errno. Descendants whose parent ends become children of this process (prctl(2), PR_SET_CHILD_SUBREAPER). */
+static napi_value adopt_orphans(napi_env env, napi_callback_info info) {
+  (void)info;
+  return door_int(env, prctl(PR_SET_CHILD_SUBREAPER, 1) == 0 ? 0 : errno);
+}
+
 napi_status process_door_define(napi_env env, napi_value exports) {
   const napi_property_descriptor properties[] = {
       {"listenUnix", NULL, listen_unix, NULL, NULL, NULL, napi_default, NULL},
       {"anonymousFile", NULL, anonymous_file, NULL, NULL, NULL, napi_default, NULL},
       {"waitChild", NULL, wait_child, NULL, NULL, NULL, napi_default, NULL},
+      {"adoptOrphans", NULL, adopt_orphans, NULL, NULL, NULL, napi_default, NULL},
   };
   return napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties);
 }

@@ -8,6 +8,8 @@ export interface ProcessDoor {
   anonymousFile(): number
   /** waitpid(2) with WNOHANG: the exit code, 128 and a signal's number, -1 while it lives, -2 for no child of ours. */
   waitChild(pid: number): number
+  /** prctl(2), PR_SET_CHILD_SUBREAPER: descendants whose parent ends become children of this process. Returns an errno. */
+  adoptOrphans(): number
 }
 
 export const processDoor: ProcessDoor = fileIo

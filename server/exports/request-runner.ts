@@ -9,6 +9,7 @@ import type { IoData, Outcome } from '../../backends/index.js'
 import { DONE, EIO, errnoOf, RESERVED, SHUT_DOWN, WOULD_BLOCK, ZERO_PUNCH } from '../../backends/index.js'
 import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import { Latency } from '../observe/latency.js'
+import { attemptChange } from './attempt.js'
 import type { Export } from './export.js'
 import { isSpaceError } from './space-hold.js'
 
@@ -197,30 +198,12 @@ export class RequestRunner {
     }
   }
 
-  /** Each attempt of a held request meets the image and its state as they are by then. */
-  async #attempt(task: KeptTask): Promise<Outcome> {
+  #attempt(task: KeptTask): Promise<Outcome> {
     const { command, offset, length, durable, mode } = task
-    const served = this.#export
-    const { durability } = served
-    served.inspect()
-    if (durable && durability.failure !== DONE) return durability.failure
-    const { epoch } = durability
-    // A TRIM changes nothing that anybody counts on, and clears nothing either.
-    const change = command === NBD_CMD_TRIM ? undefined : durability.begin(offset, length)
-    const takesSpace = command === NBD_CMD_WRITE || (command !== NBD_CMD_TRIM && (mode & ZERO_PUNCH) === 0)
-    // A look at the space may have taken long enough for the client to go.
+    const isTrim = command === NBD_CMD_TRIM
+    const takesSpace = command === NBD_CMD_WRITE || (!isTrim && (mode & ZERO_PUNCH) === 0)
     const submit = async () => (this.#audience.gone ? RESERVED : this.#submit(task))
-    const make = () => (takesSpace ? served.room.within(offset, length, submit) : submit())
-    // A change that cannot be remembered is not made.
-    const outcome = durability.unrecorded ? EIO : await make()
-    if (change !== undefined) {
-      durability.finish(change, outcome === DONE, durable)
-      if (outcome === DONE) served.reached(offset + length)
-    }
-    if (!durable) return outcome
-    const told = durability.judge(outcome, epoch)
-    if (told !== DONE) await durability.stored
-    return told
+    return attemptChange(this.#export, { offset, length, durable, isTrim, takesSpace, submit })
   }
 
   #submit({ command, buffer, start, offset, length, durable, mode }: KeptTask): Promise<Outcome> {

@@ -12,7 +12,8 @@ import {
   NBD_CMD_TRIM,
   NBD_CMD_WRITE,
 } from 'nbd-protocol'
-import { DONE, EIO, errnoOf, MOVED, type Outcome, RESERVED } from '../../backends/index.js'
+import { DONE, errnoOf, MOVED, type Outcome, RESERVED } from '../../backends/index.js'
+import { attemptChange } from '../exports/attempt.js'
 import type { Export } from '../exports/export.js'
 import { type Hold, type HoldRequest, isSpaceError } from '../exports/space-hold.js'
 import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
@@ -214,30 +215,12 @@ export class SlowRequests {
     return outcome
   }
 
-  /** Each attempt of a held request meets the image and its state as they are by then. */
-  async #attempt(request: DecodedRequest, payload: Uint8Array): Promise<Outcome> {
+  #attempt(request: DecodedRequest, payload: Uint8Array): Promise<Outcome> {
     const { type, offset, length } = request
     const durable = (request.flags & NBD_CMD_FLAG_FUA) !== 0
-    const served = this.#export
-    const { durability } = served
-    served.inspect()
-    if (durable && durability.failure !== DONE) return durability.failure
-    const { epoch } = durability
-    // A TRIM changes nothing that anybody counts on, and clears nothing either.
-    const change = type === NBD_CMD_TRIM ? undefined : durability.begin(offset, length)
-    // A look at the space may have taken long enough for the client to go.
-    const submit = async () => (this.#lost ? RESERVED : submitChange(served.backend, request, payload, durable))
-    const make = () => (takesSpace(request) ? served.room.within(offset, length, submit) : submit())
-    // A change that cannot be remembered is not made.
-    const outcome = durability.unrecorded ? EIO : await make()
-    if (change !== undefined) {
-      durability.finish(change, outcome === DONE, durable)
-      if (outcome === DONE) served.reached(offset + length)
-    }
-    if (!durable) return outcome
-    const told = durability.judge(outcome, epoch)
-    if (told !== DONE) await durability.stored
-    return told
+    const submit = async () => (this.#lost ? RESERVED : submitChange(this.#export.backend, request, payload, durable))
+    const how = { durable, isTrim: type === NBD_CMD_TRIM, takesSpace: takesSpace(request) }
+    return attemptChange(this.#export, { offset, length, ...how, submit })
   }
 
   #other({ type, offset, length }: DecodedRequest): Promise<Outcome> {

@@ -45,7 +45,7 @@ class Served {
   }
 }
 
-/** A process that was started by one which has ended is the child of the one that all orphans come to. */
+/** A process that was started by one which has ended is a child of this one, which adopts orphans. */
 async function untilEnded(pid: number): Promise<number> {
   for (;;) {
     const code = processDoor.waitChild(pid)
@@ -78,6 +78,8 @@ export async function succeededBy(
   upgrading: Upgrading,
   signal?: NodeJS.Signals,
 ): Promise<number> {
+  // A successor's successor is told of to its parent alone, and its parent will have ended.
+  if (upgrading.stays) processDoor.adoptOrphans()
   const served = new Served(successor)
   if (signal !== undefined) served.signal(signal)
   for (const each of FORWARDED) process.removeAllListeners(each).on(each, () => served.signal(each))

@@ -150,14 +150,26 @@ function pidsInside(pid: number): number[] {
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number)
 }
 
-test('as process 1 the first process stays: signals go on to the one that serves, whose exit code is its own', {
-  skip: needsRoot('unshare', 'setpriv'),
-}, async (t) => {
-  const scope = lastFirst(t)
+/** How a container begins: with the server, or with an init that waits for it. */
+const BEGINNINGS: Readonly<Record<string, readonly string[]>> = {
+  'process 1': [],
+  'the child of process 1': ['sh', '-c', '"$@"; exit $?', 'sh'],
+}
+
+for (const [place, init] of Object.entries(BEGINNINGS)) {
+  test(
+    `as ${place} the first process stays: signals go on to the one that serves, whose exit code is its own`,
+    { skip: needsRoot('unshare', 'setpriv') },
+    (t) => stays(lastFirst(t), init),
+  )
+}
+
+async function stays(scope: Scope, init: readonly string[]): Promise<void> {
   const folder = folderOf(scope)
-  const wrapper = ['unshare', '--pid', '--fork', '--mount-proc', '--kill-child', '--']
+  const wrapper = ['unshare', '--pid', '--fork', '--mount-proc', '--kill-child', '--', ...init]
   const server = await control(scope, folder, { words: [disk(folder)], wrapper })
-  const [one = 0] = pidsInside(server.candor.pid)
+  const [first = 0] = pidsInside(server.candor.pid)
+  const [one = 0] = init.length === 0 ? [first] : pidsInside(first)
   const client = await attach(`nbd+unix:///disk?socket=${join(folder, 'nbd')}`)
   const working = new SteadyClient(client, { start: 0, slots: 16, depth: 2 })
   for (let upgrade = 0; upgrade < 3; upgrade++) {
@@ -189,4 +201,4 @@ test('as process 1 the first process stays: signals go on to the one that serves
     2,
     'the final sync failed, and whoever waits for process 1 learns of it',
   )
-})
+}
