@@ -2,7 +2,7 @@
 // FDSTORE=1). Law: a description that outlived its server is taken up again, and never a fresh one in its place: only the
 // old one hears of write-back that failed in between.
 import { type BigIntStats, closeSync, fstatSync, statSync } from 'node:fs'
-import { sendDatagram } from '../backends/index.js'
+import { DONE, type Outcome, sendDatagram } from '../backends/index.js'
 import type { ExportConfig } from './config.js'
 
 /** What the names of stored descriptions begin with; those of sockets are the socket unit's. */
@@ -23,6 +23,15 @@ function nameOf(status: BigIntStats | undefined): string {
   return status.isBlockDevice() ? `${PREFIX}device-${status.rdev}` : `${PREFIX}${status.dev}-${status.ino}`
 }
 
+/** undefined where nothing can be found: whoever opens it says why. */
+function statusOf(path: string): BigIntStats | undefined {
+  try {
+    return statSync(path, { bigint: true })
+  } catch {
+    return undefined
+  }
+}
+
 export class FdStore {
   readonly #notifySocket: string | undefined
   /** By name: what was kept, and is not taken up yet. */
@@ -30,30 +39,34 @@ export class FdStore {
   /** By export: what is kept for the next server. */
   readonly #names = new Map<string, string>()
 
+  /** Called where a description cannot be given to the manager; it ends with this process then. */
+  unkept: (exportName: string, errno: Outcome) => void = () => {}
+
   constructor(kept: readonly NamedDescriptor[] = [], notifySocket = process.env['NOTIFY_SOCKET']) {
     this.#kept = new Map(kept.map(({ name, fd }) => [name, fd]))
     this.#notifySocket = notifySocket
   }
 
-  #tell(fd: number, ...lines: readonly string[]): void {
-    if (this.#notifySocket !== undefined) sendDatagram(this.#notifySocket, lines.join('\n'), fd)
+  #tell(fd: number, ...lines: readonly string[]): Outcome {
+    return this.#notifySocket === undefined ? DONE : sendDatagram(this.#notifySocket, lines.join('\n'), fd)
   }
 
   /** The descriptor of this very image that an earlier server left; whoever asks closes it. */
   take({ path, readOnly }: ExportConfig): number | undefined {
     if (readOnly || this.#kept.size === 0) return undefined
-    const name = nameOf(statSync(path, { bigint: true, throwIfNoEntry: false }))
+    const name = nameOf(statusOf(path))
     const fd = this.#kept.get(name)
     this.#kept.delete(name)
     return fd
   }
 
-  /** An image is served, and will be changed: its description outlives this process from here on. */
+  /** An image is served, and will be changed: its description outlives this process from here on, unless that fails. */
   keep({ name: exportName, readOnly }: ExportConfig, fd: number): void {
     if (readOnly || fd < 0 || this.#notifySocket === undefined) return
     const name = nameOf(fstatSync(fd, { bigint: true }))
     this.#names.set(exportName, name)
-    this.#tell(fd, 'FDSTORE=1', `FDNAME=${name}`, 'FDPOLL=0')
+    const errno = this.#tell(fd, 'FDSTORE=1', `FDNAME=${name}`, 'FDPOLL=0')
+    if (errno !== DONE) this.unkept(exportName, errno)
   }
 
   /** Its image is synced and let go of. */

@@ -2,7 +2,7 @@
 // says so when one could not be synced.
 import { closeSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { type ChosenEngine, chooseIoEngine } from '../backends/index.js'
+import { type ChosenEngine, chooseIoEngine, errnoName } from '../backends/index.js'
 import type { Config } from './config.js'
 import { type ControlDoor, openControl } from './control/control-server.js'
 import type { ControlReply, ControlRequest } from './control/export-actions.js'
@@ -30,6 +30,8 @@ import type { Predecessor } from './upgrade/predecessor.js'
 import { listenOnward, takeUp, toldUnless, welcome } from './upgrade/take-over.js'
 import type { UpgradeSite } from './upgrade/upgrade.js'
 import { Upgrading } from './upgrade/upgrading.js'
+
+const UNKEPT = 'the description of its image was not taken by the service manager, and ends with this process'
 
 class Service implements RunningService {
   #config: Config
@@ -64,6 +66,7 @@ class Service implements RunningService {
     const [directory, counters] = [this.#directory, this.#counters]
     const { guestLeft, manager, store } = around
     const changed = () => this.#http.changed()
+    if (store !== undefined) store.unkept = (name, errno) => log.warn({ export: name, errno: errnoName(errno) }, UNKEPT)
     const secured = { tlsMode: tls.mode, tls: openTls(tls) }
     this.#frontEnds = new FrontEnds({ directory, counters, limits, log, ...secured, resized: changed, guestLeft })
     const events = this.#frontEnds

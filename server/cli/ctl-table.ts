@@ -1,20 +1,43 @@
-// What `candor ctl` prints for people: one line for each export, a table of sessions, a sentence for the rest.
+// What `candor ctl` prints for people: tables of exports and sessions, a sentence for the rest.
 import type { ExportSummary } from '../control/export-summary.js'
 import type { Reloaded } from '../control/reload.js'
 import type { Session } from '../nbd/guest.js'
 import type { UpgradeResult } from '../upgrade/upgrading.js'
 import { formatBytes } from './format.js'
 
-function exportLine({ name, size, readOnly, state, reason, ...more }: ExportSummary): string {
+/** What wants attention. */
+function troubles({ name, reason, ...more }: ExportSummary): string[] {
+  if (reason !== undefined) return [reason]
+  const { suspectBytes, suspectRanges, held, heldSince, releasedSince } = more
+  return [
+    ...(suspectBytes === 0 ? [] : [`${formatBytes(suspectBytes)} suspect in ${suspectRanges} ranges`]),
+    ...(held === 0 ? [] : [`${held} writes held for want of space since ${heldSince}`]),
+    ...(releasedSince === undefined ? [] : [`released since ${releasedSince}: 'candor ctl resume ${name}' ends it`]),
+  ]
+}
+
+function exportTable(summaries: readonly ExportSummary[]): string {
+  if (summaries.length === 0) return 'nothing is served'
+  const rows = summaries.map((each) => {
+    const { name, state, reason, size, readOnly, allocated, reserve } = each
+    const figures = [
+      formatBytes(size),
+      readOnly ? 'read-only' : 'writable',
+      formatBytes(allocated),
+      formatBytes(reserve),
+    ]
+    return [name, state, ...(reason === undefined ? figures : ['', '', '', '']), troubles(each).join(', ')]
+  })
+  return table([['NAME', 'STATE', 'SIZE', 'ACCESS', 'ALLOCATED', 'RESERVE', ''], ...rows])
+}
+
+function exportLine(summary: ExportSummary): string {
+  const { name, state, reason, size, readOnly, allocated, reserve } = summary
+  const told = troubles(summary)
   if (reason !== undefined) return `${name}: ${state}: ${reason}`
-  const { suspectBytes, suspectRanges, allocated, reserve, held, heldSince, releasedSince } = more
   const access = readOnly ? 'read-only' : 'writable'
-  const suspect = suspectBytes === 0 ? '' : `, ${formatBytes(suspectBytes)} suspect in ${suspectRanges} ranges`
-  const waiting = held === 0 ? '' : `, ${held} writes held for want of space since ${heldSince}`
   const space = `, ${formatBytes(allocated)} allocated${reserve === 0 ? '' : `, ${formatBytes(reserve)} in reserve`}`
-  const released =
-    releasedSince === undefined ? '' : `, released since ${releasedSince}: 'candor ctl resume ${name}' ends it`
-  return `${name}: ${state}, ${formatBytes(size)}, ${access}${space}${suspect}${waiting}${released}`
+  return [`${name}: ${state}, ${formatBytes(size)}, ${access}${space}`, ...told].join(', ')
 }
 
 /** Columns as wide as their longest word, two spaces between them. */
@@ -52,9 +75,7 @@ function upgradeWords({ pid, pauseMs, ms }: UpgradeResult): string {
   return `process ${pid} serves: clients waited ${Math.ceil(pauseMs)} ms, all of it took ${Math.ceil(ms)} ms`
 }
 
-const exportLines = (result: unknown) => [result].flat().map((each) => exportLine(each as ExportSummary))
-
-/** What is printed of a result, by the action that brought it; those of exports have a line for each. */
+/** What is printed of a result, by the action that brought it. */
 export function inWords(action: string, result: unknown): string {
   const { name = '', id = '', level = '' } = result as Readonly<Record<string, string>>
   if (action === 'sessions') return sessionTable(result as readonly Session[])
@@ -63,6 +84,5 @@ export function inWords(action: string, result: unknown): string {
   if (action === 'disconnect') return `session ${id} is ended`
   if (action === 'log-level') return `logged from ${level} on`
   if (action === 'upgrade') return upgradeWords(result as UpgradeResult)
-  const lines = exportLines(result)
-  return lines.length === 0 ? 'nothing is served' : lines.join('\n')
+  return action === 'exports' ? exportTable(result as readonly ExportSummary[]) : exportLine(result as ExportSummary)
 }

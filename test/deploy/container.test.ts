@@ -81,7 +81,8 @@ async function serves(t: TestContext, image: ContainerImage): Promise<void> {
   const [kind, ...check] = image.config.Healthcheck.Test
   assert.equal(kind, 'CMD')
   const health = await container.exec(...check)
-  assert.deepEqual([health.code, health.output.split(',')[0]], [0, 'disk.img: ok'])
+  assert.equal(health.code, 0)
+  assert.match(health.output, /^disk\.img +ok /m)
   const elsewhere = await container.exec(...check, '--state-dir', '/tmp')
   assert.notEqual(elsewhere.code, 0, 'a server that does not answer is told')
   await client.write(0, new Uint8Array(512).fill(9))

@@ -162,7 +162,7 @@ for (const [title, prepare, skip] of [
     for (const path of ['/', '/readyz', '/api/exports/disk/map', '/api/sessions']) {
       assert.equal((await fetch(`${candor.httpUrl}${path}`)).status, 200, path)
     }
-    assert.match((await command(['ctl', 'exports', '--state-dir', state])).stdout, /^disk: ok/)
+    assert.match((await command(['ctl', 'exports', '--state-dir', state])).stdout, /^disk +ok /m)
     await client.disconnect()
     assert.equal((await candor.stop()).code, 0)
   })
