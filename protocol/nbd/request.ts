@@ -53,10 +53,12 @@ function compactPayload(view: DataView, at: number): number {
   return view.getUint16(at + 6) === NBD_CMD_WRITE ? view.getUint32(at + 24) : 0
 }
 
-// Under extended headers the flag, not the command, says that a payload follows; a WRITE without it brings none.
+// Under extended headers the flag says that a payload follows. A WRITE has to set it, and QEMU's client, 8.2 to 10 at least,
+// does not: its payload comes all the same, and nothing else could follow a WRITE.
 function extendedPayload(view: DataView, at: number): number {
   if (view.getUint32(at) !== NBD_EXTENDED_REQUEST_MAGIC) throw badMagic(view.getUint32(at), NBD_EXTENDED_REQUEST_MAGIC)
-  return (view.getUint16(at + 4) & NBD_CMD_FLAG_PAYLOAD_LEN) !== 0 ? getUint64(view, at + 24) : 0
+  const brings = (view.getUint16(at + 4) & NBD_CMD_FLAG_PAYLOAD_LEN) !== 0 || view.getUint16(at + 6) === NBD_CMD_WRITE
+  return brings ? getUint64(view, at + 24) : 0
 }
 
 function badMagic(found: number, wanted: number): ProtocolError {

@@ -74,7 +74,6 @@ export function validate(request: Request, terms: Terms): number {
   const allowed = terms.allowedFlags[type]
   if (allowed === undefined || (request.flags & ~allowed) !== 0) return NBD_EINVAL
   if (type === NBD_CMD_FLUSH) return offset === 0 && length === 0 ? NBD_SUCCESS : NBD_EINVAL
-  if (type === NBD_CMD_WRITE && request.payloadLength !== length) return NBD_EINVAL
   if (type === NBD_CMD_BLOCK_STATUS) return validateBlockStatus(request, terms)
   if ((type === NBD_CMD_READ || type === NBD_CMD_WRITE) && length > terms.payloadBytesMax) return NBD_EINVAL
   if (offset % terms.minimumBlockSize !== 0 || length % terms.minimumBlockSize !== 0) return NBD_EINVAL

@@ -3,6 +3,8 @@
 //
 //     |region 0|region 1| … |cache byte|
 //
+// Each region has room for the largest ring: the log is asked for by the device's queue size, and a driver may run a ring of
+// more entries than that (the firmware of QEMU 10's guests asks for 128, and runs 256).
 // Law: a driver that turned the write cache off is not told of durability by a server that has forgotten it.
 import { closeSync, readSync, writeSync } from 'node:fs'
 import type { InflightArea } from 'vhost-user-protocol'
@@ -12,6 +14,7 @@ import { QUEUES_MAX } from './device.js'
 const TAIL_BYTES = 64
 /** 0 in an area that nobody has written: the cache is on. */
 const CACHE_OFF = 1
+/** Entries of the largest ring that can be served. */
 const QUEUE_SIZE_MAX = 1024
 
 export interface InflightRegion {
@@ -37,7 +40,7 @@ export class InflightLog {
   /** A new one, empty; a sentence when there can be none. */
   static make(queues: number, queueSize: number, packed: boolean): InflightLog | string {
     if (!fits(queues, queueSize)) return `an in-flight log of ${queues} rings of ${queueSize} entries cannot be made`
-    const regionBytes = inflightBytes(queueSize, packed)
+    const regionBytes = inflightBytes(QUEUE_SIZE_MAX, packed)
     const size = queues * regionBytes + TAIL_BYTES
     const area = { size: BigInt(size), offset: 0n, queues, queueSize }
     return new InflightLog(memoryFile(size), area, regionBytes, false)
@@ -46,10 +49,10 @@ export class InflightLog {
   /** The one that the front-end kept; the descriptor is the log's from here on. A sentence when it is not ours. */
   static take(fd: number, area: InflightArea, packed: boolean): InflightLog | string {
     const { queues, queueSize, size, offset } = area
-    const regionBytes = fits(queues, queueSize) ? inflightBytes(queueSize, packed) : 0
+    const regionBytes = inflightBytes(QUEUE_SIZE_MAX, packed)
     const tail = new Uint8Array(1)
     try {
-      const isOurs = regionBytes > 0 && offset === 0n && size === BigInt(queues * regionBytes + TAIL_BYTES)
+      const isOurs = fits(queues, queueSize) && offset === 0n && size === BigInt(queues * regionBytes + TAIL_BYTES)
       if (isOurs && readSync(fd, tail, 0, 1, queues * regionBytes) === 1) {
         return new InflightLog(fd, area, regionBytes, tail[0] === CACHE_OFF)
       }

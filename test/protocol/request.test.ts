@@ -68,10 +68,10 @@ test('a compact request reads as its bytes say, and only WRITE brings a payload'
   }
 })
 
-test('an extended request brings a payload by its flag alone, whatever its command', () => {
+test('an extended request brings a payload by its flag, whatever its command, and a WRITE without it', () => {
   for (const type of [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0xffff]) {
     for (const [flags, payloadLength] of [
-      [0xffff & ~PAYLOAD_LEN, 0],
+      [0xffff & ~PAYLOAD_LEN, type === 1 ? 0x1_0000_0001 : 0],
       [PAYLOAD_LEN, 0x1_0000_0001],
     ] as const) {
       const bytes = request('extended', { type, flags, cookie: 7n, offset: 2 ** 40, length: 0x1_0000_0001 })
@@ -96,7 +96,7 @@ test('requests survive there and back, at any place in a buffer, and their bytes
     const [type, flags] = [random.below(2 ** 16), random.below(2 ** 16)]
     const [cookieHigh, cookieLow, offset] = [random.uint32(), random.uint32(), random.safeInteger()]
     const length = extended ? random.safeInteger() : random.uint32()
-    const payloadLength = (extended ? (flags & PAYLOAD_LEN) !== 0 : type === 1) ? length : 0
+    const payloadLength = type === 1 || (extended && (flags & PAYLOAD_LEN) !== 0) ? length : 0
     const wanted = { type, flags, cookieHigh, cookieLow, offset, length, payloadLength }
     const end = encodeRequest(viewOf(buffer), at, extended, wanted)
     assert.equal(end, at + requestHeaderBytes(extended))

@@ -43,7 +43,7 @@ export function framesOf(input: Uint8Array, style: Style, stuffed: boolean): Fra
     if (view.getUint32(at) !== magic) return { bytes, requests, end: 'lost', between: false, heard: at + headerBytes }
     const type = view.getUint16(at + 6)
     const length = extended ? Number(view.getBigUint64(at + 24)) : view.getUint32(at + 24)
-    const brings = extended ? (view.getUint16(at + 4) & PAYLOAD_LEN) !== 0 : type === 1
+    const brings = type === 1 || (extended && (view.getUint16(at + 4) & PAYLOAD_LEN) !== 0)
     const payloadLength = brings ? length : 0
     const cookie = BigInt(requests.length + 1)
     view.setBigUint64(at + 8, cookie)

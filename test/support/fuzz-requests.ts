@@ -43,7 +43,7 @@ export function anyRequest(random: Random, style: Style, size: number): AnyReque
   const type = random.onceIn(12) ? random.pick([8, 9, 255, 0xffff]) : random.pick([0, 1, 3, 4, 5, 6, 7])
   const sound = style === 'extended' && type === WRITE ? PAYLOAD_LEN : 0
   const flags = random.onceIn(3) ? random.below(random.pick([64, 2 ** 16])) : sound | random.below(2)
-  const bringsPayload = style === 'extended' ? (flags & PAYLOAD_LEN) !== 0 : type === WRITE
+  const bringsPayload = type === WRITE || (style === 'extended' && (flags & PAYLOAD_LEN) !== 0)
   const small = BigInt(random.below(random.pick([2, 600, 70_000])))
   const wide = BigInt.asUintN(style === 'extended' ? 64 : 32, place())
   const length = bringsPayload || random.onceIn(2) ? small : wide
@@ -81,7 +81,6 @@ function mayBeGranted(sent: AnyRequest, style: Style, size: number): boolean | u
   if ((sent.flags & ~(known | df | payload)) !== 0) return false
   if (sent.type === FLUSH) return sent.offset === 0n && sent.length === 0n ? true : undefined
   if (sent.length === 0n) return undefined
-  if (sent.type === WRITE && sent.payload.length === 0) return false
   if (sent.type === BLOCK_STATUS && sent.payload.length > 0) return undefined
   return sent.offset + sent.length <= BigInt(size)
 }

@@ -85,10 +85,10 @@ export class FrontEnd extends Conversation {
     await this.tell(VHOST_USER_SET_MEM_TABLE, encodeMemoryTable([region]), [region.fd])
   }
 
-  /** Hands over the log that the machine has, or asks for one. */
+  /** Hands over the log that the machine has, or asks for one: of fewer entries than the ring has, as QEMU's firmware does. */
   async useLog(): Promise<void> {
     const { machine } = this
-    const wanted = { size: 0n, offset: 0n, queues: 1, queueSize: RING_SIZE }
+    const wanted = { size: 0n, offset: 0n, queues: 1, queueSize: RING_SIZE / 2 }
     if (machine.inflight === undefined) {
       const { payload, descriptors } = await this.ask(VHOST_USER_GET_INFLIGHT_FD, encodeInflightArea(wanted))
       const [area, fd] = [decodeInflightArea(payload), descriptors[0]]
