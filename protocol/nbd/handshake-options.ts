@@ -43,7 +43,6 @@ import {
   encodeMetaContext,
   encodeOptionReply,
   encodeServer,
-  type MetaContext,
 } from './options.js'
 import { ProtocolError } from './protocol-error.js'
 import { errorMessage } from './reply.js'
@@ -140,10 +139,10 @@ function extendedHeaders(call: Call): undefined {
   return answer(call, NBD_REP_ACK, NOTHING)
 }
 
-/** Transmission flags as they hold for this client on this export. */
-function transmissionFlags(found: HandshakeExport, negotiated: Negotiated, contexts: readonly MetaContext[]): number {
-  const fragments = negotiated.replyStyle === 'simple' ? 0 : NBD_FLAG_SEND_DF
-  const filters = negotiated.replyStyle === 'extended' && contexts.length > 0 ? NBD_FLAG_BLOCK_STATUS_PAYLOAD : 0
+/** Transmission flags as they hold for this client on this export; `hasContext`: there is something to filter. */
+function transmissionFlags(found: HandshakeExport, { replyStyle }: Negotiated, hasContext: boolean): number {
+  const fragments = replyStyle === 'simple' ? 0 : NBD_FLAG_SEND_DF
+  const filters = replyStyle === 'extended' && hasContext ? NBD_FLAG_BLOCK_STATUS_PAYLOAD : 0
   return found.transmissionFlags | fragments | filters
 }
 
@@ -153,7 +152,7 @@ function transmission(call: Call, name: string, found: HandshakeExport, knowsBlo
     kind: 'transmission',
     exportName: found.name,
     replyStyle: call.negotiated.replyStyle,
-    transmissionFlags: transmissionFlags(found, call.negotiated, contexts),
+    transmissionFlags: transmissionFlags(found, call.negotiated, contexts.length > 0),
     knowsBlockSizes,
     contexts,
   }
@@ -194,7 +193,9 @@ function infoOrGo(call: Call): HandshakeOutcome | undefined {
   if (found === undefined) return refuse(call, NBD_REP_ERR_UNKNOWN, `there is no export '${asked.name}'`)
   const refusal = host.refusal?.(found, option === NBD_OPT_GO)
   if (refusal !== undefined) return refuse(call, refusal.error, refusal.message)
-  const flags = transmissionFlags(found, negotiated, negotiated.contextsFor(asked.name))
+  // Whoever only asks may select a context yet, and is told what there would be then.
+  const hasContext = option === NBD_OPT_INFO || negotiated.contextsFor(asked.name).length > 0
+  const flags = transmissionFlags(found, negotiated, hasContext)
   answer(call, NBD_REP_INFO, encodeInfoExport(found.size, flags))
   const wanted = new Set(asked.requests)
   if (wanted.has(NBD_INFO_NAME)) answer(call, NBD_REP_INFO, encodeInfoText(NBD_INFO_NAME, found.name))

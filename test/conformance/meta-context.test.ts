@@ -160,17 +160,22 @@ describe('"NBD_OPT_SET_META_CONTEXT"', { timeout }, () => {
     }
   })
 
-  test('"NBD_FLAG_BLOCK_STATUS_PAYLOAD": shown under extended headers with a context, else not', async (scope) => {
+  test('"NBD_FLAG_BLOCK_STATUS_PAYLOAD": shown under extended headers to who asks, and who has a context', async (scope) => {
     for (const style of ['structured', 'extended'] as const) {
       const session = await Session.open(scope, served.unix)
       await session.negotiate(style)
-      const shown = async () => {
-        const [info] = await session.accepted(OPT.INFO, infoData('disk'))
+      const shown = async (option: number) => {
+        const [info] = await session.accepted(option, infoData('disk'))
         return (info?.data.readUInt16BE(10) ?? 0) & HAS.BLOCK_STATUS_PAYLOAD
       }
-      assert.equal(await shown(), 0)
+      const whenExtended = style === 'extended' ? HAS.BLOCK_STATUS_PAYLOAD : 0
+      assert.equal(await shown(OPT.INFO), whenExtended)
+      const without = await Session.open(scope, served.unix)
+      await without.negotiate(style)
+      const [told] = await without.accepted(OPT.GO, infoData('disk'))
+      assert.equal((told?.data.readUInt16BE(10) ?? 0) & HAS.BLOCK_STATUS_PAYLOAD, 0)
       await names(session, OPT.SET_META_CONTEXT, BASE)
-      assert.equal(await shown(), style === 'extended' ? HAS.BLOCK_STATUS_PAYLOAD : 0)
+      assert.equal(await shown(OPT.GO), whenExtended)
     }
   })
 

@@ -48,7 +48,8 @@ eachAttachment.test('nbdinfo describes a writable export whole', ['nbdinfo'], as
   const served = await scope.serve([`disk=${scope.path('disk.img')}`, '--create', String(SIZE)])
   const { protocol, TLS, structured, exports } = await infoOf(served.uri('disk'))
   assert.deepEqual({ protocol, TLS, structured }, { protocol: 'newstyle-fixed', TLS: false, structured: true })
-  const { uri, description, contexts, content, ...rest } = theOnly(exports)
+  // What nbdinfo 1.22 tells besides.
+  const { uri, description, contexts, content, can_block_status_payload: _, ...rest } = theOnly(exports)
   assert.ok(contexts.includes('base:allocation'))
   assert.deepEqual(rest, {
     'export-name': 'disk',
@@ -160,7 +161,8 @@ eachAttachment.test('an unknown name is refused by its name, and the server live
   for (const name of ['nobody', 'Disk', 'disk/', 'x'.repeat(4096)]) {
     const { code, stderr } = await runTool('nbdinfo', ['--size', served.uriBeside('disk', name)])
     assert.equal(code, 1)
-    assert.match(stderr, /server has no export named|No such file or directory/)
+    // nbdinfo 1.22 has forgotten why when it comes to tell.
+    assert.match(stderr, /server has no export named|No such file or directory|not returned export size/)
   }
   assert.equal(await useTool('nbdinfo', ['--size', served.uri('disk')]), `${MIB}\n`)
 })
