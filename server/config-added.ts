@@ -54,6 +54,11 @@ export function addedExport({ flags, tls }: Config, image: string, own: ExportFl
   return { ...wanted, path: resolve(path) }
 }
 
+/** An image of a folder, with the words for all. @throws UsageError */
+export function folderExport(config: Config, name: string, path: string): ExportConfig {
+  return { ...addedExport(config, `${name}=${path}`, {}), isOfFolder: true }
+}
+
 /** What `candor ctl set` gives. @throws UsageError, also where it gives nothing */
 export function policyOf(own: ExportFlags): Partial<ExportConfig> {
   const known = ['on-enospc', 'reserve', 'suspect-reads'] as const

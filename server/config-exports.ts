@@ -31,6 +31,8 @@ export interface ExportConfig {
   readonly writers: number | undefined
   /** In the place of the server's. */
   readonly limits: ExportLimits
+  /** It came with a folder, whose words hold for it; absent where somebody has named it. */
+  readonly isOfFolder?: true
 }
 
 /** Limits that an export may have for itself. */

@@ -1,7 +1,7 @@
 // `--dir`: every image in a folder is served, and what comes and goes is followed. Laws: what is still being copied is left
 // alone; an image that is gone is closed only when nobody is connected to it, since its last reference may be candor's own.
 import { type FSWatcher, watch } from 'node:fs'
-import { readdir, stat } from 'node:fs/promises'
+import { readdir, realpath, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { OpenError } from '../../backends/index.js'
 import type { ExportConfig } from '../config.js'
@@ -9,7 +9,7 @@ import type { ExportDirectory } from '../io/directory.js'
 import type { ExportDesk } from '../io/export-desk.js'
 import type { Log } from '../observe/log.js'
 import { UsageError } from '../values.js'
-import { type FileStatus, isSameFile, type Known, unfitness } from './folder-files.js'
+import { type FileStatus, isOfFolder, isSameFile, isTaken, type Known, namesByPath, unfitness } from './folder-files.js'
 import { removeFrom } from './operator.js'
 
 /** A file that did not change for so long is whole. */
@@ -39,6 +39,8 @@ export class ImageFolder {
   readonly #known = new Map<string, Known>()
   /** What was told once of files that are left out. */
   readonly #told = new Set<string>()
+  /** What is served, by its path, as it was when this look began. */
+  #named: ReadonlyMap<string, string> = new Map()
   #watcher: FSWatcher | undefined
   #timer: NodeJS.Timeout | undefined
   #due = Number.POSITIVE_INFINITY
@@ -51,8 +53,8 @@ export class ImageFolder {
 
   /** What is served from here. */
   get images(): { readonly name: string; readonly path: string }[] {
-    const served = [...this.#known].filter(([, { fate }]) => fate === 'served')
-    return served.map(([name]) => ({ name, path: join(this.#options.path, name) }))
+    const paths = [...this.#known.keys()].map((name) => ({ name, path: join(this.#options.path, name) }))
+    return paths.filter(({ name, path }) => isOfFolder(this.#options.directory, name, path))
   }
 
   /** Serves what is there, and follows from then on. @throws OpenError when the folder cannot be read */
@@ -75,8 +77,9 @@ export class ImageFolder {
 
   /** Tries again what has failed, and what an operator has removed. */
   forgive(): Promise<void> {
-    for (const known of this.#known.values()) {
-      if (known.fate === 'failed' || known.fate === 'dismissed') known.fate = 'new'
+    for (const [name, known] of this.#known) {
+      const isGone = known.fate === 'served' && !this.#options.directory.holds(name)
+      if (isGone || ['failed', 'dismissed', 'named'].includes(known.fate)) known.fate = 'new'
     }
     return this.scan()
   }
@@ -119,6 +122,7 @@ export class ImageFolder {
       return
     }
     const present = new Set(names)
+    this.#named = namesByPath(this.#options.directory)
     for (const name of [...this.#known.keys()]) if (!present.has(name)) await this.#gone(name)
     for (const told of this.#told) if (!present.has(told.slice(0, told.indexOf('/')))) this.#told.delete(told)
     for (const name of names) {
@@ -177,14 +181,17 @@ export class ImageFolder {
 
   async #serve(name: string, path: string, file: Known): Promise<void> {
     const { desk, directory, configOf, imagesMax, log } = this.#options
-    if (this.#isServedHere(name, path)) {
-      file.fate = 'served'
-      return
-    }
-    const others = [...this.#known.values()].filter(({ fate }) => fate === 'served' || fate === 'leaving')
-    if (others.some(({ status }) => isSameFile(status, file.status))) {
+    if (isOfFolder(directory, name, path)) file.fate = 'served'
+    if (file.fate === 'served') return
+    const own = this.#named.get(path) ?? this.#named.get(await realpath(path).catch(() => path))
+    const isNamed = own !== undefined && directory.holds(own)
+    if (isNamed) file.fate = 'named'
+    if (isNamed && own === name) return
+    const all = [...this.#known.values()]
+    if (isNamed || all.some(({ fate, status }) => isTaken(fate) && isSameFile(status, file.status))) {
       return this.#leaveOut(name, 'a file that is served under another name')
     }
+    const others = all.filter(({ fate }) => fate === 'served' || fate === 'leaving')
     if (others.length >= imagesMax) return this.#leaveOut(name, `more than ${imagesMax} images (--dir-images-max)`)
     if (directory.holds(name)) return this.#leaveOut(name, 'a name that another export has')
     file.triedAt = performance.now()
@@ -205,20 +212,12 @@ export class ImageFolder {
     }
   }
 
-  /** By the words of somebody else, or by a process that served before this one. */
-  #isServedHere(name: string, path: string): boolean {
-    const { directory } = this.#options
-    const config = directory.holds(name) ? directory.find(name)?.config : undefined
-    return config !== undefined && resolve(config.path) === path
-  }
-
   /** Its path leads to another file now, or to none. */
   async #gone(name: string): Promise<void> {
-    const { desk, directory, sessionsOf, log } = this.#options
+    const { path, desk, directory, sessionsOf, log } = this.#options
     const fate = this.#known.get(name)?.fate
     if (fate === 'failed') desk.forgetFailed(name)
-    const isServed = (fate === 'served' || fate === 'leaving') && directory.holds(name)
-    if (!isServed) {
+    if (!isOfFolder(directory, name, join(path, name))) {
       this.#known.delete(name)
       return
     }

@@ -1,6 +1,6 @@
 // The folders of a server, each with its images. Law: they are looked at only while the server is the one that serves.
 import type { Config } from '../config.js'
-import { addedExport } from '../config-added.js'
+import { folderExport } from '../config-added.js'
 import { ImageFolder, type ImageFolderOptions } from './image-folder.js'
 
 export interface ImageFoldersOptions extends Pick<ImageFolderOptions, 'desk' | 'directory' | 'sessionsOf' | 'log'> {
@@ -20,7 +20,7 @@ export class ImageFolders {
   async open(): Promise<void> {
     const { config, ...others } = this.#options
     const imagesMax = config().limits.folderImagesMax
-    const configOf = (name: string, image: string) => addedExport(config(), `${name}=${image}`, {})
+    const configOf = (name: string, image: string) => folderExport(config(), name, image)
     for (const path of config().folders) {
       const folder = new ImageFolder({ ...others, path, imagesMax, configOf })
       this.#folders.push(folder)

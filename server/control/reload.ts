@@ -3,7 +3,7 @@
 
 import { OpenError } from '../../backends/index.js'
 import type { Config, ServeFlags } from '../config.js'
-import { addedExport } from '../config-added.js'
+import { folderExport } from '../config-added.js'
 import type { ExportConfig } from '../config-exports.js'
 import { keysFor } from '../config-keys.js'
 import type { FrontEnds } from '../front-ends.js'
@@ -95,9 +95,10 @@ class Reload {
     const { exports, logLevel, flags } = wanted
     const adopted = { ...before, tls, exports, logLevel, flags: { ...flags, ...kept } as ServeFlags }
     adopt(adopted)
+    const named = new Set(exports.map(({ name }) => name))
     for (const { name, path } of images()) {
       const entry = directory.holds(name) ? directory.find(name) : undefined
-      if (entry !== undefined) await this.#change(entry, addedExport(adopted, `${name}=${path}`, {}))
+      if (entry !== undefined && !named.has(name)) await this.#change(entry, folderExport(adopted, name, path))
     }
     return this.#result
   }
