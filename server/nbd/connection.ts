@@ -65,21 +65,11 @@ export class Connection implements ByteSink {
   start(): void {
     const { leftover, progress } = this.#options
     if (!this.#started && progress !== undefined) goOn(this.parts, progress)
-    if (!this.#started) this.#feed(progress?.unserved.bytes ?? leftover)
+    if (!this.#started) this.#guarded(() => this.#receive.feed(progress?.unserved.bytes ?? leftover))
     this.#started = true
     if (this.#receive.waiting) this.#resumeSoon()
     if (this.#lost !== undefined || this.#transmission.disconnected) this.#leaveWhenDone()
     if (this.#mayRead()) this.#transport.resumeReading()
-  }
-
-  #feed(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length; ) {
-      const { target } = this.#receive
-      const length = Math.min(target.length, bytes.length - at)
-      target.set(bytes.subarray(at, at + length))
-      at += length
-      this.#take(length)
-    }
   }
 
   /** Goes on after a freeze that came to nothing: what is returned is to be begun anew, and then `start` called. */
