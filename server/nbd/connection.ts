@@ -25,6 +25,7 @@ export class Connection implements ByteSink {
   /** Bytes of the export as the client was told. */
   readonly size: number
   readonly #patience = new Patience()
+  readonly #onRoom = () => this.#roomAgain()
   #ended = false
   #gone = false
   #paused = true
@@ -52,7 +53,7 @@ export class Connection implements ByteSink {
     const terms = termsFor(served, established, options.size)
     this.size = terms.size
     const stalled = () => this.#end(new Error('it stopped in the middle of a WRITE that others wait for'))
-    const calls = { onRoom: () => this.#roomAgain(), peerGone: () => this.#peerGone(), stalled }
+    const calls = { onRoom: this.#onRoom, peerGone: () => this.#peerGone(), stalled }
     const { batch } = this.#transport
     this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, budget, client, ...calls })
   }
@@ -98,6 +99,7 @@ export class Connection implements ByteSink {
     this.#ended = true
     this.#gone = true
     this.#patience.end()
+    this.#options.budget.withdraw(this.#onRoom)
     return { lost: this.#lost }
   }
 
