@@ -25,6 +25,7 @@ export class Connection implements ByteSink {
   /** Bytes of the export as the client was told. */
   readonly size: number
   readonly #patience = new Patience()
+  readonly #onRoom = () => this.#roomAgain()
   #ended = false
   #gone = false
   #paused = true
@@ -52,7 +53,7 @@ export class Connection implements ByteSink {
     const terms = termsFor(served, established, options.size)
     this.size = terms.size
     const stalled = () => this.#end(new Error('it stopped in the middle of a WRITE that others wait for'))
-    const calls = { onRoom: () => this.#roomAgain(), peerGone: () => this.#peerGone(), stalled }
+    const calls = { onRoom: this.#onRoom, peerGone: () => this.#peerGone(), stalled }
     const { batch } = this.#transport
     this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, budget, client, ...calls })
   }
@@ -65,21 +66,11 @@ export class Connection implements ByteSink {
   start(): void {
     const { leftover, progress } = this.#options
     if (!this.#started && progress !== undefined) goOn(this.parts, progress)
-    if (!this.#started) this.#feed(progress?.unserved.bytes ?? leftover)
+    if (!this.#started) this.#guarded(() => this.#receive.feed(progress?.unserved.bytes ?? leftover))
     this.#started = true
     if (this.#receive.waiting) this.#resumeSoon()
     if (this.#lost !== undefined || this.#transmission.disconnected) this.#leaveWhenDone()
     if (this.#mayRead()) this.#transport.resumeReading()
-  }
-
-  #feed(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length; ) {
-      const { target } = this.#receive
-      const length = Math.min(target.length, bytes.length - at)
-      target.set(bytes.subarray(at, at + length))
-      at += length
-      this.#take(length)
-    }
   }
 
   /** Goes on after a freeze that came to nothing: what is returned is to be begun anew, and then `start` called. */
@@ -108,6 +99,7 @@ export class Connection implements ByteSink {
     this.#ended = true
     this.#gone = true
     this.#patience.end()
+    this.#options.budget.withdraw(this.#onRoom)
     return { lost: this.#lost }
   }
 

@@ -51,17 +51,21 @@ export class PayloadBudget {
 
   /** Whether one that holds `own` bytes may take on `bytes` more now; if not, `wake` is called when it may be its turn. */
   admits(bytes: number, own: number, wake: Wake): boolean {
-    if (bytes <= SMALL_BYTES || (own === 0 && bytes <= ENTITLED_BYTES)) return true
-    const [first = wake] = this.#waiting
-    const { held } = this
-    // A request larger than the whole budget goes alone.
-    if (first === wake && (held === 0 || held + bytes <= this.#bytesMax)) {
+    if (this.#passes(bytes, own, wake)) {
       this.withdraw(wake)
       return true
     }
     this.#waiting.add(wake)
     this.#timer ??= setInterval(() => this.#wakeFirst(), LOOK_MS)
     return false
+  }
+
+  #passes(bytes: number, own: number, wake: Wake): boolean {
+    if (bytes <= SMALL_BYTES || (own === 0 && bytes <= ENTITLED_BYTES)) return true
+    const [first = wake] = this.#waiting
+    const { held } = this
+    // A request larger than the whole budget goes alone.
+    return first === wake && (held === 0 || held + bytes <= this.#bytesMax)
   }
 
   /** Waits no longer: it has its turn, its connection has gone, or is held up by something else. */

@@ -7,7 +7,7 @@ import { viewOf } from 'nbd-protocol'
 import { giveBuffer, takeBuffer } from './buffer-pool.js'
 import type { FrameSink } from './frame-sink.js'
 import { PayloadFeed } from './payload-feed.js'
-import { type Region, release, type Unserved } from './region.js'
+import { ownRegion, type Region, release, type Unserved } from './region.js'
 
 const SLAB_BYTES = 4 << 20
 /** Partial frames up to this size are joined in front of the next arrival; larger ones get a buffer of their own. */
@@ -97,6 +97,15 @@ export class ReceiveBuffer {
     this.#skippedHeader = skippedHeader
   }
 
+  /** Takes bytes that came elsewhere; what was lent to the kernel stays lent. @throws ProtocolError as `arrived` */
+  feed(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; at += SLAB_BYTES) {
+      const part = bytes.subarray(at, at + SLAB_BYTES)
+      slabTarget.set(part)
+      this.#cameInSlab(part.length)
+    }
+  }
+
   /** `length` bytes were put at the beginning of `target`. @throws ProtocolError when the stream is lost */
   arrived(length: number): void {
     if (this.#lent === 'frame' && this.#frame !== undefined) return this.#fill(this.#frame, length)
@@ -104,6 +113,10 @@ export class ReceiveBuffer {
       this.#feed?.arrived(length)
       return this.#closeFeed()
     }
+    this.#cameInSlab(length)
+  }
+
+  #cameInSlab(length: number): void {
     let at = HEADROOM_BYTES
     const end = at + length
     if (this.#skip > 0) at += this.#skipped(length)
@@ -160,10 +173,10 @@ export class ReceiveBuffer {
     const pooled = this.#pooled
     this.#frame = undefined
     this.#pooled = undefined
-    this.#serve({ bytes: frame, view: viewOf(frame), at: 0, end: frame.length, ...(pooled && { pooled }) })
+    this.#serve({ ...ownRegion(frame), ...(pooled && { pooled }) })
   }
 
-  /** A large frame began while the socket rested, when the slab had been lent already for what comes next. */
+  /** A large frame began while the socket rested, when the slab had been lent already for what comes next, or is fed. */
   #fillFromSlab(frame: Uint8Array, at: number, end: number): number {
     const length = Math.min(end - at, frame.length - this.#filled)
     frame.set(slab.subarray(at, at + length), this.#filled)
@@ -174,7 +187,7 @@ export class ReceiveBuffer {
   #waitBehind(waiting: Region, at: number, end: number): void {
     const bytes = Buffer.concat([waiting.bytes.subarray(waiting.at, waiting.end), slab.subarray(at, end)])
     release(waiting, slab)
-    this.#waiting = { bytes, view: viewOf(bytes), at: 0, end: bytes.length }
+    this.#waiting = ownRegion(bytes)
   }
 
   #skipped(length: number): number {
@@ -200,12 +213,7 @@ export class ReceiveBuffer {
 
   #wait(region: Region, at: number): void {
     const { bytes, end } = region
-    if (bytes !== slab) {
-      this.#waiting = { ...region, at }
-      return
-    }
-    const copy = Uint8Array.prototype.slice.call(bytes, at, end)
-    this.#waiting = { bytes: copy, view: viewOf(copy), at: 0, end: copy.length }
+    this.#waiting = bytes === slab ? ownRegion(Uint8Array.prototype.slice.call(bytes, at, end)) : { ...region, at }
   }
 
   /** Keeps the start of a frame; true when the region has another owner now. */

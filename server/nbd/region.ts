@@ -1,4 +1,5 @@
 // Bytes that came and are not served yet. Law: memory that nobody shares is given back as soon as nobody needs it.
+import { viewOf } from 'nbd-protocol'
 import { discard, giveBuffer } from './buffer-pool.js'
 
 export interface Region {
@@ -8,6 +9,11 @@ export interface Region {
   readonly end: number
   /** The pool's buffer behind `bytes`, given back when the region is served. */
   readonly pooled?: Uint8Array
+}
+
+/** All of `bytes`, which nobody shares. */
+export function ownRegion(bytes: Uint8Array): Region {
+  return { bytes, view: viewOf(bytes), at: 0, end: bytes.length }
 }
 
 /** Nobody needs these bytes any more; `shared` is not the region's to free. */

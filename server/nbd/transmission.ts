@@ -150,12 +150,12 @@ export class Transmission {
   #hasRoom({ type, length }: DecodedRequest): boolean {
     const [{ backlog }, { space, recess }] = [this.#batch, this.#export]
     const isFull = this.large.count > 0 && this.slow.bytes + this.large.bytes >= this.#limits.slowBytesMax
-    if (this.slow.full || isFull || backlog > this.#limits.replyBacklogMax) {
-      this.#budget.withdraw(this.#onRoom)
-      return false
-    }
+    const mayServe = !(this.slow.full || isFull || backlog > this.#limits.replyBacklogMax)
     // What waits for space or an operator waits for long, and nothing else is to wait for it.
-    if (space.held > 0 || recess.active) return true
+    if (!mayServe || space.held > 0 || recess.active) {
+      this.#budget.withdraw(this.#onRoom)
+      return mayServe
+    }
     const moves = type === NBD_CMD_READ || type === NBD_CMD_WRITE
     if (length <= SMALL_BYTES || length > this.#terms.payloadBytesMax || !moves) return true
     const bytes = type === NBD_CMD_WRITE && length > FRAME_BYTES_MAX && this.streams ? STREAM_BYTES_MAX : length

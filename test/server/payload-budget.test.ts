@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import { NBD_CMD_READ } from 'nbd-protocol'
-import { DONE, WOULD_BLOCK } from '../../backends/index.js'
+import { DONE, ENOSPC, WOULD_BLOCK } from '../../backends/index.js'
 import { ENTITLED_BYTES, PayloadBudget, payloadHeld, SMALL_BYTES } from '../../server/nbd/payload-budget.js'
-import { DEFERRED_AT } from '../../server/observe/counters.js'
+import { DEFERRED_AT, REQUESTS_AT } from '../../server/observe/counters.js'
 import { type Disk, disk, gate, KIB, MIB, rawClient, until } from '../support/large-writes.js'
 import { request } from '../support/raw-bytes.js'
 
@@ -44,6 +44,15 @@ describe('the budget for payload', { timeout: 60_000 }, () => {
     budget.withdraw(waits)
   })
 
+  test('is no longer waited for by one whose request passes since the one before it was answered', () => {
+    const budget = new PayloadBudget(MIB)
+    budget.take(MIB)
+    const waits = () => {}
+    assert.equal(budget.admits(512 * KIB, 1, waits), false)
+    assert.equal(budget.admits(512 * KIB, 0, waits), true)
+    assert.equal(budget.waiting, 0)
+  })
+
   test('is one for all threads, and whoever waits here hears of what another gives back', async () => {
     const held = payloadHeld()
     const [here, there] = [new PayloadBudget(8 * MIB, held), new PayloadBudget(8 * MIB, held)]
@@ -59,10 +68,14 @@ describe('the budget for payload', { timeout: 60_000 }, () => {
   })
 
   /** A disk whose reads wait in storage until the gate is open. */
-  async function slowReads(payloadBytesMax: number): Promise<Disk & { open(): void }> {
-    const served = await disk({ payloadBytesMax })
+  async function slowReads(
+    payloadBytesMax: number,
+    options: Parameters<typeof disk>[1] = {},
+  ): Promise<Disk & { open(): void }> {
+    const served = await disk({ payloadBytesMax }, options)
     const storage = gate()
     served.plan = ({ command, now }) => {
+      if (command === 'write' && options.onSpace !== undefined) return { outcome: ENOSPC }
       if (command !== 'read') return undefined
       return now ? { outcome: WOULD_BLOCK } : { outcome: DONE, after: storage.opened }
     }
@@ -85,6 +98,24 @@ describe('the budget for payload', { timeout: 60_000 }, () => {
     await Promise.all([small, ...clients].map((client) => client.disconnect()))
   })
 
+  test('is no longer waited for by one whose request passes since others are held for want of space', async () => {
+    const served = await slowReads(2 * LARGE, { onSpace: { kind: 'hold', timeoutMs: 60_000 } })
+    const clients = await Promise.all([0, 1, 2, 3].map(() => served.server.client()))
+    const reads = clients.slice(0, 3).map((client) => client.read(0, LARGE))
+    const { counters, space } = served.server.served
+    await until(() => counters[DEFERRED_AT + NBD_CMD_READ] === 2)
+    const writer = await served.server.client()
+    const write = writer.write(0, new Uint8Array(KIB))
+    await until(() => space.held === 1 && counters[DEFERRED_AT + NBD_CMD_READ] === 3)
+    served.plan = () => undefined
+    space.release()
+    await write
+    const last = clients[3]?.read(0, LARGE)
+    served.open()
+    for (const data of await Promise.all([...reads, last])) assert.equal(data?.length, LARGE)
+    await Promise.all([writer, ...clients].map((client) => client.disconnect()))
+  })
+
   test('is not used up by clients that take none of their replies; when they go, it is given back', async () => {
     const served = await disk({ payloadBytesMax: 8 * MIB })
     const deaf = await Promise.all([0, 1, 2, 3].map(() => rawClient(served)))
@@ -100,5 +131,26 @@ describe('the budget for payload', { timeout: 60_000 }, () => {
     const large = good.read(0, 6 * MIB)
     for (const client of deaf) client.vanish()
     assert.ok(Buffer.from(await large).equals(payload))
+  })
+
+  test('is waited for once by a connection that was frozen while it waited, and goes on after all', async () => {
+    const served = await disk({ payloadBytesMax: MIB })
+    const deaf = await rawClient(served)
+    deaf.socket.pause()
+    await deaf.send(request('simple', { type: NBD_CMD_READ, cookie: 1n, length: 16 * MIB }))
+    const good = await served.server.client()
+    after(() => good.disconnect())
+    const large = good.read(0, LARGE)
+    const { counters } = served.server.served
+    await until(() => counters[REQUESTS_AT + NBD_CMD_READ] === 1)
+    // One of another passes, and so it has been looked at.
+    const small = await served.server.client()
+    after(() => small.disconnect())
+    assert.equal((await small.read(0, 4 * KIB)).length, 4 * KIB)
+    const frozen = await served.server.host.freeze(1000)
+    assert.ok(frozen.kind === 'frozen')
+    await served.server.host.goOn(frozen.connections)
+    deaf.vanish()
+    assert.equal((await large).length, LARGE)
   })
 })

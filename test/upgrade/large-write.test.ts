@@ -4,15 +4,22 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { imageAt } from '../support/controlled.js'
-import { attach, KIB, lastFirst, MIB } from '../support/faults.js'
+import { attach, KIB, lastFirst, MIB, type Scope } from '../support/faults.js'
 import { noReadData, pattern } from '../support/large-writes.js'
-import { startLineage } from '../support/lineage.js'
-import { writeRequest } from '../support/raw-bytes.js'
+import { type Lineage, startLineage } from '../support/lineage.js'
+import { type Style, writeRequest } from '../support/raw-bytes.js'
 import { RawClient } from '../support/raw-client.js'
 
 const SIZE = 32 * MIB
 const LENGTH = 6 * MIB
 const OFFSET = MIB + 512
+
+async function serverOf(scope: Scope): Promise<Lineage> {
+  return startLineage(scope, (folder) => [
+    `disk=${imageAt(join(folder, 'disk'), SIZE)}`,
+    ...['--listen', `unix:${join(folder, 'other')}`],
+  ])
+}
 
 for (const [what, sentBytes] of [
   ['its header and some bytes', 100 * KIB],
@@ -21,10 +28,7 @@ for (const [what, sentBytes] of [
 ] as const) {
   test(`${what} of a large WRITE came to the old process: it lands whole, and is answered once`, async (t) => {
     const scope = lastFirst(t)
-    const server = await startLineage(scope, (folder) => [
-      `disk=${imageAt(join(folder, 'disk'), SIZE)}`,
-      ...['--listen', `unix:${join(folder, 'other')}`],
-    ])
+    const server = await serverOf(scope)
     const client = await RawClient.enter(join(server.folder, 'other'), 'simple')
     scope.after(() => client.vanish())
     const good = await attach(server.candor.uris[0] ?? '')
@@ -47,5 +51,55 @@ for (const [what, sentBytes] of [
     assert.equal(writes?.[1], 2)
     await good.disconnect()
     assert.equal((await server.stop()).code, 0)
+  })
+}
+
+/** Two WRITEs, of which the new process is given more than it reads at once; both land, and are answered once. */
+async function landBoth(
+  scope: Scope,
+  server: Lineage,
+  style: Style,
+  length: number,
+  sentBytes: number,
+  resume: boolean,
+) {
+  const client = await RawClient.enter(join(server.folder, 'other'), style)
+  scope.after(() => client.vanish())
+  const good = await attach(server.candor.uris[0] ?? '')
+  const payload = pattern(length, 7)
+  const frames = Buffer.concat([
+    writeRequest(style, 5n, OFFSET, payload),
+    writeRequest(style, 6n, 0, payload.subarray(0, KIB)),
+  ])
+  await client.send(frames.subarray(0, sentBytes))
+  await server.upgrade()
+  await client.send(frames.subarray(sentBytes))
+  if (resume) assert.equal((await server.ctl('resume', 'disk')).code, 0)
+  const cookies = []
+  for (let index = 0; index < 2; index++) {
+    const reply = await client.reply(noReadData)
+    assert.equal(reply?.error, 0)
+    cookies.push(reply?.cookie)
+  }
+  assert.deepEqual(cookies.sort(), [5n, 6n])
+  assert.ok(Buffer.from(await good.read(OFFSET, length)).equals(payload), 'it landed as other bytes')
+  await good.disconnect()
+  assert.equal((await server.stop()).code, 0)
+}
+
+test('a WRITE that is kept whole and of which 10 MiB came to the old process lands as it was sent', async (t) => {
+  const scope = lastFirst(t)
+  await landBoth(scope, await serverOf(scope), 'extended', 16 * MIB, 10 * MIB, false)
+})
+
+for (const [what, sentBytes] of [
+  ['8 MiB', 8 * MIB],
+  ['all', 12 * MIB + 28],
+] as const) {
+  test(`a WRITE of which ${what} waited for an image that was let go of lands as it was sent`, async (t) => {
+    const scope = lastFirst(t)
+    const server = await serverOf(scope)
+    assert.equal((await server.ctl('release', 'disk')).code, 0)
+    await landBoth(scope, server, 'simple', 12 * MIB, sentBytes, true)
   })
 }
