@@ -85,7 +85,7 @@ class Service implements RunningService {
       manager,
       isFirst: around.predecessor === undefined,
       site: () => this.#site,
-      alone: (act) => desk.alone(act),
+      desk,
     })
     const [reload, upgrade] = [() => this.#reload(), (force: boolean) => this.upgrading.ask(force)]
     const words = { config: () => this.#config, reload, upgrade }

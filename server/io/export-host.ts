@@ -210,6 +210,16 @@ export class ExportHost implements IoHost {
   }
 
   async remove(exportName: string, how: RemovalKind, timeoutMs: number): Promise<Removal> {
+    // What comes to rest for an upgrade waits until it is gone, or stays.
+    this.#acts += 1
+    try {
+      return await this.#remove(exportName, how, timeoutMs)
+    } finally {
+      this.#acts -= 1
+    }
+  }
+
+  async #remove(exportName: string, how: RemovalKind, timeoutMs: number): Promise<Removal> {
     const entry = this.#registry.find(exportName)
     if (entry === undefined) throw new TypeError(`export '${exportName}' is to be removed, and is not there`)
     this.#leaving.add(entry)
