@@ -27,7 +27,7 @@ import { takeStateDirectory } from './state/state-directory.js'
 import { Channel } from './upgrade/channel.js'
 import type { MovedServer } from './upgrade/messages.js'
 import type { Predecessor } from './upgrade/predecessor.js'
-import { listenOnward, takeUp, toldUnless, welcome } from './upgrade/take-over.js'
+import { listenOnward, openFurther, takeUp, toldUnless, welcome } from './upgrade/take-over.js'
 import type { UpgradeSite } from './upgrade/upgrade.js'
 import { Upgrading } from './upgrade/upgrading.js'
 
@@ -85,7 +85,7 @@ class Service implements RunningService {
       manager,
       isFirst: around.predecessor === undefined,
       site: () => this.#site,
-      alone: (act) => desk.alone(act),
+      desk,
     })
     const [reload, upgrade] = [() => this.#reload(), (force: boolean) => this.upgrading.ask(force)]
     const words = { config: () => this.#config, reload, upgrade }
@@ -164,9 +164,10 @@ class Service implements RunningService {
     await toldUnless(log, () => this.#openControl(moved.controlFd))
     this.addresses.push(...(await listenOnward(moved, config, frontEnds, log)))
     await toldUnless(log, () => this.#openHttp(moved.http))
-    await toldUnless(log, () => this.#folders.open())
     const stub = await predecessor.hear((guest) => welcome(frontEnds.nbd, guest))
     this.upgrading.stub = moved.stubFd === undefined ? stub : new Channel(moved.stubFd)
+    await desk.alone(() => openFurther(config, desk, directory))
+    await toldUnless(log, () => this.#folders.open())
   }
 
   async #openControl(fd?: number): Promise<void> {

@@ -80,10 +80,10 @@ export class ExportDesk {
     return { threads, exports: [...served, ...failed], backings: this.#backings.observed() }
   }
 
-  /** Runs `change` when no other one is running. @throws OpenError once the server is on its way out */
+  /** Runs `change` when no other one is running. @throws OpenError once this process is on its way out */
   alone<Result>(change: () => Promise<Result>): Promise<Result> {
     const done = this.#last.then(() => {
-      if (this.#closed) throw new OpenError('the server is on its way out')
+      if (this.#closed) throw new OpenError('this process is on its way out: ask again')
       return change()
     })
     this.#last = done.catch(() => undefined)

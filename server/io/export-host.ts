@@ -20,8 +20,9 @@ import { READING_COMMANDS } from '../observe/http-messages.js'
 import { VhostUserSessions } from '../vhost-user/sessions.js'
 import type { ExportHostOptions } from './export-host-options.js'
 import { finalSync } from './final-sync.js'
-import { type FrozenHost, freeze, inFlightOf, type Resumed, resume, type Served, untilIdle } from './freezing.js'
+import { type FrozenHost, inFlightOf, type Resumed, resume, type Served, untilIdle } from './freezing.js'
 import { followGrowth } from './growth.js'
+import { HostRest } from './host-rest.js'
 import type { AttachOrder, EndedFault, ExportFace, IoHost, Removal, RemovalKind, VhostUserOrder } from './io-host.js'
 
 /** How often write-back is asked whether it failed, and the pulse is felt. */
@@ -41,10 +42,8 @@ export class ExportHost implements IoHost {
   /** Exports that are being removed. */
   readonly #leaving = new Set<Export>()
   readonly #timer: NodeJS.Timeout
+  readonly #rest = new HostRest()
   #draining = false
-  #frozen = false
-  /** Words of an operator that are being carried out. */
-  #acts = 0
 
   constructor(options: ExportHostOptions) {
     this.#options = options
@@ -58,16 +57,14 @@ export class ExportHost implements IoHost {
   #beat(): void {
     this.pulse[0] = Date.now()
     // A failure that is told to this process now would not be told to the next one.
-    for (const entry of this.#frozen ? [] : this.#registry) {
+    for (const entry of this.#rest.isWanted ? [] : this.#registry) {
       entry.beat()
       if (entry.length.grown) void this.#follow(entry)
     }
   }
 
   async #follow(entry: Export): Promise<void> {
-    this.#acts += 1
-    if (await followGrowth(entry, this.#options.log)) this.#resized(entry)
-    this.#acts -= 1
+    if (await this.#rest.during(() => followGrowth(entry, this.#options.log))) this.#resized(entry)
   }
 
   #resized(entry: Export): void {
@@ -89,7 +86,7 @@ export class ExportHost implements IoHost {
     const { stateDirectory, log, reopen } = this.#options
     const backing = share && this.#backings.of(share)
     // Until the other process has let go, what storage tells is for that one to hear.
-    if (moved !== undefined) this.#frozen = true
+    if (moved !== undefined) this.#rest.begin()
     const opened = await openExport(config, { image, reopen, moved }, stateDirectory, log, backing)
     this.#opened.set(config.name, opened)
     return this.adopt(opened.entry)
@@ -127,18 +124,15 @@ export class ExportHost implements IoHost {
     return attached
   }
 
-  async freeze(timeoutMs: number): Promise<FrozenHost> {
-    this.#frozen = true
-    const opened = this.#opened
-    const [isActing, isWanted] = [() => this.#acts > 0, () => this.#frozen]
-    return freeze({ opened, connections: this.#connections, isActing, isWanted }, timeoutMs)
+  freeze(timeoutMs: number): Promise<FrozenHost> {
+    return this.#rest.freeze({ opened: this.#opened, connections: this.#connections }, timeoutMs)
   }
 
-  async goOn(connections: readonly MovedConnection[]): Promise<void> {
-    this.#frozen = false
+  async goOn(handedOver: readonly MovedConnection[] = []): Promise<void> {
+    const takenOut = this.#rest.end()
     const left = [...this.#connections.values()].filter((each) => each instanceof Connection)
     const resumed: Resumed[] = left.map((each) => ({ connection: each, requests: each.thaw() }))
-    for (const moved of connections) {
+    for (const moved of [...takenOut, ...handedOver]) {
       const connection = this.#connect({ ...moved, leftover: NOTHING })
       if (connection !== undefined) resumed.push({ connection, requests: moved.progress.requests })
     }
@@ -147,6 +141,7 @@ export class ExportHost implements IoHost {
 
   async abandon(): Promise<void> {
     clearInterval(this.#timer)
+    this.#rest.letGo()
     // What has ended here may still have replies on their way to its peer.
     while (this.#connections.size > 0) await new Promise((resolve) => setTimeout(resolve, FINISH_POLL_MS))
     for (const { abandon } of this.#opened.values()) await abandon()
@@ -178,15 +173,11 @@ export class ExportHost implements IoHost {
     if (request.command === 'sessions') {
       return { ok: true, result: [...this.#connections].map(([connection, { inFlight }]) => [connection, inFlight]) }
     }
-    const reads = READING_COMMANDS.has(request.command)
-    if (this.#frozen && !reads) return failed('an upgrade is under way: ask again in a moment')
-    this.#acts += reads ? 0 : 1
-    try {
-      if (request.command === 'resize') return await this.#resize(request)
-      return await actOn(this.#registry, this.#options.log, request)
-    } finally {
-      this.#acts -= reads ? 0 : 1
-    }
+    const act = async () =>
+      request.command === 'resize' ? this.#resize(request) : actOn(this.#registry, this.#options.log, request)
+    if (READING_COMMANDS.has(request.command)) return act()
+    if (this.#rest.isWanted) return failed('an upgrade is under way: ask again in a moment')
+    return this.#rest.during(act)
   }
 
   async #resize({ name = '', words = [], flags }: ControlRequest): Promise<ControlReply> {
@@ -209,7 +200,11 @@ export class ExportHost implements IoHost {
     this.#connections.get(connection)?.destroy()
   }
 
-  async remove(exportName: string, how: RemovalKind, timeoutMs: number): Promise<Removal> {
+  remove(exportName: string, how: RemovalKind, timeoutMs: number): Promise<Removal> {
+    return this.#rest.during(() => this.#remove(exportName, how, timeoutMs))
+  }
+
+  async #remove(exportName: string, how: RemovalKind, timeoutMs: number): Promise<Removal> {
     const entry = this.#registry.find(exportName)
     if (entry === undefined) throw new TypeError(`export '${exportName}' is to be removed, and is not there`)
     this.#leaving.add(entry)

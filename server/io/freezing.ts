@@ -25,6 +25,8 @@ export interface Served {
 export interface Freezable {
   readonly opened: ReadonlyMap<string, OpenedExport>
   readonly connections: Map<number, Served>
+  /** Where connections go that are taken out, one by one. */
+  readonly takenOut: MovedConnection[]
   /** An operator's word is being carried out. */
   isActing(): boolean
   /** Nobody has called it off meanwhile. */
@@ -68,7 +70,8 @@ export async function freeze(host: Freezable, timeoutMs: number): Promise<Frozen
   }
   const fixed = [...host.opened.keys()].filter((name) => !moved.has(name))
   if (fixed.length > 0 || !host.isWanted()) return { kind: 'busy', exports: fixed }
-  return { kind: 'frozen', exports: [...moved.values()], connections: takeAllOut(host.connections) }
+  takeAllOut(host)
+  return { kind: 'frozen', exports: [...moved.values()], connections: [...host.takenOut] }
 }
 
 /**
@@ -85,15 +88,13 @@ async function letGuestsGo({ connections }: Freezable, deadline: number): Promis
 }
 
 /** What is left has come to its end, and only waits for its last replies to be taken. */
-function takeAllOut(connections: Map<number, Served>): MovedConnection[] {
-  const moved: MovedConnection[] = []
+function takeAllOut({ connections, takenOut }: Freezable): void {
   for (const [number, connection] of connections) {
     const one = connection instanceof Connection ? takeOut(connection) : undefined
     if (one === undefined) continue
     connections.delete(number)
-    moved.push({ connection: number, exportName: one.established.exportName, ...one })
+    takenOut.push({ connection: number, exportName: one.established.exportName, ...one })
   }
-  return moved
 }
 
 /** A connection with what it has to begin anew. */

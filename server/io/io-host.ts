@@ -107,12 +107,12 @@ export interface IoHost {
   /** Waits until nothing is in flight and all replies are taken, or the time is over; then ends every connection. */
   finish(timeoutMs: number): Promise<{ readonly unanswered: number }>
   /**
-   * Brings everything to rest: connections are taken out, and nothing is begun until `goOn`. After `busy` nothing was taken
-   * out, and `goOn` is due with no connections.
+   * Brings everything to rest: connections are taken out, and nothing is begun until `goOn`, which is due whatever the
+   * answer, and also where none came.
    */
   freeze(timeoutMs: number): Promise<FrozenHost>
-  /** Serves these connections, and those that were left when it froze. */
-  goOn(connections: readonly MovedConnection[]): Promise<void>
+  /** Serves what was taken out and what was left when it froze, and these connections of another process. */
+  goOn(handedOver?: readonly MovedConnection[]): Promise<void>
   /** Another process has it all: gives records and descriptors up, without a word to storage. */
   abandon(): Promise<void>
   /** The final sync of every export; false when one failed. */

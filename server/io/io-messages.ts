@@ -29,7 +29,7 @@ export type Call =
       readonly moved: MovedExport | undefined
     }
   | { readonly name: 'freeze'; readonly timeoutMs: number }
-  | { readonly name: 'goOn'; readonly connections: readonly MovedConnection[] }
+  | { readonly name: 'goOn'; readonly handedOver: readonly MovedConnection[] }
   | { readonly name: 'abandon' }
   | { readonly name: 'ask'; readonly request: ControlRequest }
   | { readonly name: 'remove'; readonly exportName: string; readonly how: RemovalKind; readonly timeoutMs: number }

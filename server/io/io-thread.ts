@@ -47,7 +47,7 @@ function carryOut(call: Call): Promise<unknown> {
     case 'freeze':
       return host.freeze(call.timeoutMs)
     case 'goOn':
-      return host.goOn(call.connections)
+      return host.goOn(call.handedOver)
     case 'abandon':
       return host.abandon()
     case 'ask':

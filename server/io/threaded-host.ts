@@ -112,8 +112,8 @@ export class ThreadedHost implements IoHost {
     return this.#call({ name: 'freeze', timeoutMs })
   }
 
-  goOn(connections: readonly MovedConnection[]): Promise<void> {
-    return this.#call({ name: 'goOn', connections })
+  goOn(handedOver: readonly MovedConnection[] = []): Promise<void> {
+    return this.#call({ name: 'goOn', handedOver })
   }
 
   async abandon(): Promise<void> {

@@ -71,17 +71,18 @@ export interface TakerUp {
 export async function takeUp(predecessor: Predecessor, own: TakerUp): Promise<MovedServer> {
   const { config, desk, log } = own
   const served = await predecessor.introduce()
-  await openFurther(own, new Set(served.map(({ name }) => name)))
   const hosts = new Map(served.map(({ name, device }) => [name, desk.place(name, device)]))
   // Nobody is to wait for threads that start.
   await Promise.all([...hosts.values()].map((host) => host.ask({ command: 'exports' })))
   const moved = await predecessor.receive()
   checkStateDirectory(moved, config)
-  const placed = moved.exports.map((each) => {
-    const host = hosts.get(each.config.name)
-    if (host === undefined) throw new TypeError(`nobody spoke of export ${each.config.name} before`)
-    return [host, configFor(each, config), each] as const
+  const moving = new Map(moved.exports.map((each) => [each.config.name, each]))
+  // In the order in which they were served, which decides what a client gets that asks for no name.
+  const placed = [...hosts].flatMap(([name, host]) => {
+    const each = moving.get(name)
+    return each === undefined ? [] : [[host, configFor(each, config), each] as const]
   })
+  if (placed.length < moving.size) throw new TypeError('exports were handed over of which nobody spoke before')
   await desk.takeOver(placed)
   addSections(SERVER_SECTIONS, moved.counters, own.counters)
   addSections(PULSE_SECTIONS, moved.pulse, own.pulse)
@@ -91,10 +92,13 @@ export async function takeUp(predecessor: Predecessor, own: TakerUp): Promise<Mo
   return moved
 }
 
-/** Exports of the configuration that the other process does not serve; one that cannot be opened is listed as failed. */
-async function openFurther({ config, desk }: TakerUp, served: ReadonlySet<string>): Promise<void> {
-  for (const each of config.exports) {
-    if (served.has(each.name)) continue
+/**
+ * Exports of the configuration that the other process did not serve; one that cannot be opened is listed as failed. They
+ * come when that process has left: until then they are not for this one to open, nor is anything to be kept for it.
+ */
+export async function openFurther({ exports }: Config, desk: ExportDesk, directory: ExportDirectory): Promise<void> {
+  for (const each of exports) {
+    if (directory.holds(each.name)) continue
     try {
       await desk.add(each)
     } catch (error) {

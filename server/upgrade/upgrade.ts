@@ -91,7 +91,6 @@ export class Upgrade {
     }
     this.pauseMs = performance.now() - this.#pausedAt
     log.info({ pid, ms: Math.round(this.pauseMs) }, `upgrade: process ${pid} serves`)
-    this.#letGo()
     return successor
   }
 
@@ -183,20 +182,10 @@ export class Upgrade {
   /** As if nothing had been. */
   async #goOn(): Promise<void> {
     const { nbd, vhostUser } = this.#site.frontEnds
-    for (const { host, frozen } of this.#rest) {
-      const done = host.goOn(frozen?.kind === 'frozen' ? frozen.connections : [])
-      await unlessStalled(host, done)
-    }
+    await Promise.all(this.#rest.map(({ host }) => unlessStalled(host, host.goOn())))
     nbd.divert()
     vhostUser.isFrozen = false
     for (const ready of this.kept.splice(0)) nbd.attach(ready)
-  }
-
-  /** The connections are another's. */
-  #letGo(): void {
-    for (const { frozen } of this.#rest) {
-      if (frozen?.kind === 'frozen') for (const { fd } of frozen.connections) closeSync(fd)
-    }
   }
 }
 

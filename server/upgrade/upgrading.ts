@@ -2,6 +2,7 @@
 // asked to stop as if it were still the server.
 import { setTimeout as pause } from 'node:timers/promises'
 import { type ControlReply, failed } from '../control/export-actions.js'
+import type { ExportDesk } from '../io/export-desk.js'
 import type { ServiceManager } from '../service-manager.js'
 import type { Channel } from './channel.js'
 import { type Leaving, leave } from './leaving.js'
@@ -14,8 +15,8 @@ export interface UpgradingOptions {
   /** Nobody was succeeded by this process. */
   readonly isFirst: boolean
   readonly site: () => UpgradeSite
-  /** Lets no export come or go meanwhile. */
-  alone<Result>(act: () => Promise<Result>): Promise<Result>
+  /** No export comes or goes meanwhile, nor ever again in a process that was succeeded. */
+  readonly desk: Pick<ExportDesk, 'alone' | 'close'>
 }
 
 /** What an operator hears of an upgrade. */
@@ -65,14 +66,14 @@ export class Upgrading {
     await this.#complete
     if (this.#stopped) return failed('the server stops: there is nothing to upgrade')
     if (this.#running !== undefined) return failed('an upgrade is under way already: wait for its end')
-    const { manager, site, alone } = this.#options
+    const { manager, site } = this.#options
     const { log, exports } = site()
     const upgrade = new Upgrade(() => ({ ...site(), stubFd: this.stub?.fd }), letsGuestsGo)
     manager?.reloading('handing over to a new process')
     const began = performance.now()
     let successor: Successor
     try {
-      this.#running = alone(() => upgrade.run())
+      this.#running = this.#run(upgrade)
       successor = await this.#running
     } catch (error) {
       this.#running = undefined
@@ -87,6 +88,16 @@ export class Upgrading {
     const { pauseMs } = upgrade
     const result: UpgradeResult = { pid: successor.pid, pauseMs, ms: performance.now() - began }
     return { ok: true, result }
+  }
+
+  #run(upgrade: Upgrade): Promise<Successor> {
+    const { desk } = this.#options
+    return desk.alone(async () => {
+      const successor = await upgrade.run()
+      // Before the next change begins, which is the successor's to make: here it would touch images that are served there.
+      void desk.close()
+      return successor
+    })
   }
 
   /** Settles when no upgrade is under way; true when this process is not the server any more. No other one is begun. */

@@ -7,9 +7,11 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { CANDOR_MAIN } from '../support/candor.js'
 import { imageAt, until } from '../support/controlled.js'
-import { attach, KIB, lastFirst, logged, MIB } from '../support/faults.js'
+import { assertHolds, attach, KIB, lastFirst, logged, MIB, stamped } from '../support/faults.js'
+import { freeze } from '../support/hostile-freeze.js'
 import { type Lineage, startLineage } from '../support/lineage.js'
-import { needs } from '../support/requirements.js'
+import { mountLoopDisk, sparseFile } from '../support/loop-disk.js'
+import { needs, needsRoot } from '../support/requirements.js'
 import { SteadyClient } from '../support/steady-client.js'
 
 const SLOTS = 16
@@ -155,4 +157,31 @@ test('an upgrade is called off when storage keeps requests for longer than clien
   assert.match(await server.refused(), /the storage of disk kept requests for more than 300 ms/)
   await trimmed
   await goesOn(scene)
+})
+
+test('clients of a thread that storage holds are served when it goes on, after upgrades that came to nothing', {
+  skip: needsRoot('mkfs.ext4', 'losetup', 'setpriv', 'fsfreeze'),
+}, async (t) => {
+  const scope = lastFirst(t)
+  const loop = mountLoopDisk(scope, { type: 'ext4', sizeMiB: 64 })
+  const image = sparseFile(join(loop.folder, 'disk'), 8 * MIB)
+  const server = await startLineage(scope, () => [`disk=${image}`])
+  const [client, idle] = [await attach(server.candor), await attach(server.candor)]
+  await client.write(0, stamped(0, MIB))
+  const thaw = await freeze(scope, loop.folder)
+  const held = client.write(0, stamped(0, 4 * KIB, 1))
+  await until(
+    'the thread',
+    () => server.summary('disk'),
+    (summary) => summary?.state === 'stalled',
+  )
+  for (let attempt = 0; attempt < 2; attempt++) assert.match(await server.refused(), /the storage of an export kept/)
+  await thaw()
+  await held
+  await assertHolds(idle, 0, 4 * KIB, 1)
+  await client.flush()
+  await server.upgrade()
+  await assertHolds(client, 4 * KIB, 4 * KIB)
+  await idle.flush()
+  assert.equal((await server.stop()).code, 0)
 })
