@@ -244,6 +244,6 @@ function baseOf(result: Result): number {
 
 /** "The payload size MUST match the front-end's request; zero length of payload indicates an error." */
 function getConfig({ offset, size, flags }: ConfigAccess, { device }: Context): Step {
-  const data = device.config().slice(offset, offset + size)
+  const data = device.config(offset, size).slice(offset, offset + size)
   return { now: encodeConfigAccess({ offset, size, flags, data }) }
 }

@@ -58,6 +58,8 @@ export class BlockDevice {
   writeback = true
   /** That is its last word, since it was said here or is in the in-flight log. */
   knowsCache = false
+  /** The front-end was told in this session whether the cache is on: a driver that starts now hears it from there. */
+  hasToldCache = false
 
   constructor(served: Export) {
     this.served = served
@@ -105,7 +107,11 @@ export class BlockDevice {
       protocolFeatures: bits(...PROTOCOL_FEATURES),
       queuesMax: QUEUES_MAX,
       memorySlotsMax: MEMORY_REGIONS_MAX,
-      config: () => encodeBlockConfig(this.#config()),
+      config: (offset, size) => {
+        const at = VIRTIO_BLK_CONFIG_WRITEBACK_AT
+        if (offset <= at && at < offset + size) this.hasToldCache = true
+        return encodeBlockConfig(this.#config())
+      },
     }
   }
 

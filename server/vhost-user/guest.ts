@@ -168,19 +168,28 @@ export class Guest {
   #makeLog(queues: number, queueSize: number): Result {
     const log = InflightLog.make(queues, queueSize, this.#packed)
     if (typeof log === 'string') return refused(log)
-    const taken = this.#takeLog(log)
-    if (taken !== DONE) return taken
+    const { device } = this.#options
+    // A front-end keeps the driver's word over a reset that frees its log, and asks for the next one with it in mind: only
+    // one that asked us what the cache is has no other.
+    device.knowsCache ||= device.hasToldCache
+    const kept = this.#keepLog(log)
+    if (kept !== DONE) return kept
     return { kind: 'area', size: log.area.size, offset: log.area.offset, descriptor: log.fd }
   }
 
   #takeLog(log: InflightLog | string): Result {
     if (typeof log === 'string') return refused(log)
-    this.#log?.close()
-    this.#log = log
     const { device } = this.#options
     if (log.cacheWasOff) device.writeback = false
     device.knowsCache = true
-    return log.noteCache(device.writeback) ? DONE : refused(UNWRITABLE)
+    return this.#keepLog(log)
+  }
+
+  #keepLog(log: InflightLog): Result {
+    this.#log?.close()
+    this.#log = log
+    const { writeback, knowsCache } = this.#options.device
+    return log.noteCache(writeback && knowsCache) ? DONE : refused(UNWRITABLE)
   }
 
   drain(): void {

@@ -37,6 +37,7 @@ import {
   VIRTIO_F_VERSION_1,
 } from 'vhost-user-protocol'
 import { type Descriptor, GUEST_BASE } from './vhost-guest.js'
+import { cacheOf } from './vhost-user-cache.js'
 import { Conversation, socketTo } from './vhost-user-conversation.js'
 import { type GuestMachine, inPieces, RING_SIZE } from './vhost-user-machine.js'
 
@@ -191,10 +192,12 @@ export async function attachGuest(
   path: string,
   machine: GuestMachine,
   features: bigint,
-  { base = machine.ring.packed ? 0x8000_8000 : 0, log = true } = {},
+  { base = machine.ring.packed ? 0x8000_8000 : 0, log = true, asks = true } = {},
 ): Promise<FrontEnd> {
   const frontEnd = await FrontEnd.connect(path, machine)
   await frontEnd.agree(machine.ring.packed ? features | PACKED : features)
+  // As QEMU does when its device is made, and not when it comes again.
+  if (asks && log && machine.inflight === undefined) await cacheOf(frontEnd)
   if (log) await frontEnd.useLog()
   await frontEnd.startRing(base)
   return frontEnd

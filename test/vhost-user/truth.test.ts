@@ -12,6 +12,8 @@ import {
 import { attach, command, lastFirst, MIB } from '../support/faults.js'
 import { needsRoot } from '../support/requirements.js'
 import { cacheOf, setCache } from '../support/vhost-user-cache.js'
+import { attachGuest, CACHED } from '../support/vhost-user-guest.js'
+import { GuestMachine } from '../support/vhost-user-machine.js'
 import {
   heldBy,
   inFlightOf,
@@ -52,6 +54,24 @@ test('a driver that knows no FLUSH, or turned the cache off, is told of success 
   assert.equal((await unknown.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, IOERR)
   await setCache(unknown, true)
   assert.equal((await unknown.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, OK)
+})
+
+test('a front-end that comes again with a guest that was reset is not taken for one that says the cache is on', async (t) => {
+  const scope = lastFirst(t)
+  const { candor, socket } = await serveGuests(scope, '--inject', 'flush:EIO')
+  const before = await newGuest(scope, socket)
+  // From here on nothing can be promised: a durable write is refused, one that is not succeeds.
+  assert.equal((await before.do(VIRTIO_BLK_T_FLUSH, 0, NOTHING, 0)).status, IOERR)
+  await setCache(before, false)
+  before.close()
+  await until(async () => ((await candor.metrics()).get('candor_connections') ?? 0) === 0)
+  // The reset freed the log, and the front-end's own copy of the configuration still says to the driver that it is off.
+  const machine = new GuestMachine()
+  scope.after(() => machine.close())
+  const after = await attachGuest(socket, machine, CACHED, { asks: false })
+  scope.after(() => after.close())
+  assert.equal((await after.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, IOERR)
+  assert.equal(await cacheOf(after), 0)
 })
 
 test('bytes that a failed sync may have lost are IOERR for the guest until it writes them again', async (t) => {
