@@ -3,6 +3,7 @@
 import { resolve } from 'node:path'
 import type { Config, ServeFlags } from './config.js'
 import { type ExportConfig, exportsOf, parseReserve, parseSpacePolicy, parseSuspectReads } from './config-exports.js'
+import { TLS_MODES } from './nbd/tls.js'
 import { parseImage, UsageError } from './values.js'
 
 /** What `candor ctl add` takes beside the image: all that `candor serve` knows of single exports. */
@@ -34,6 +35,17 @@ export type ExportFlags = Pick<
   | 'writers'
   | 'tls'
 >
+
+/** What the command line has seen to, and other programs may not have. @throws UsageError */
+export function checkExportFlag(flag: string, value: unknown): void {
+  if (!EXPORT_FLAGS.includes(flag)) throw new UsageError(`--${flag} is no word of an export: see 'candor ctl --help'`)
+  if (flag === 'read-only' && typeof value !== 'boolean') throw new UsageError('--read-only is true or false')
+  if (flag === 'tls' && !TLS_MODES.some((mode) => mode === value)) {
+    throw new UsageError(`--tls is ${JSON.stringify(value)}: write ${TLS_MODES.join(', ')}`)
+  }
+  if (flag === 'read-only' || flag === 'tls' || Array.isArray(value)) return
+  throw new UsageError(`--${flag} takes a list of words`)
+}
 
 /** One more export of a server. @throws UsageError */
 export function addedExport({ flags, tls }: Config, image: string, own: ExportFlags): ExportConfig {
