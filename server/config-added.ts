@@ -2,7 +2,15 @@
 // started with for all.
 import { resolve } from 'node:path'
 import type { Config, ServeFlags } from './config.js'
-import { type ExportConfig, exportsOf, parseReserve, parseSpacePolicy, parseSuspectReads } from './config-exports.js'
+import {
+  type ExportConfig,
+  exportsOf,
+  parseReserve,
+  parseSpacePolicy,
+  parseSuspectReads,
+  refuseUselessImages,
+} from './config-exports.js'
+import { TLS_MODES } from './nbd/tls.js'
 import { parseImage, UsageError } from './values.js'
 
 /** What `candor ctl add` takes beside the image: all that `candor serve` knows of single exports. */
@@ -35,19 +43,35 @@ export type ExportFlags = Pick<
   | 'tls'
 >
 
+/** What the command line has seen to, and other programs may not have. @throws UsageError */
+export function checkExportFlag(flag: string, value: unknown): void {
+  if (!EXPORT_FLAGS.includes(flag)) throw new UsageError(`--${flag} is no word of an export: see 'candor ctl --help'`)
+  if (flag === 'read-only' && typeof value !== 'boolean') throw new UsageError('--read-only is true or false')
+  if (flag === 'tls' && !TLS_MODES.some((mode) => mode === value)) {
+    throw new UsageError(`--tls is ${JSON.stringify(value)}: write ${TLS_MODES.join(', ')}`)
+  }
+  if (flag === 'read-only' || flag === 'tls' || Array.isArray(value)) return
+  throw new UsageError(`--${flag} takes a list of words`)
+}
+
 /** One more export of a server. @throws UsageError */
 export function addedExport({ flags, tls }: Config, image: string, own: ExportFlags): ExportConfig {
   const { name, path } = parseImage(image)
-  const others = flags.images.filter((word) => parseImage(word).name !== name)
+  const neighbours = flags.images.filter((word) => parseImage(word).name !== name)
   if ((own['allow-subjects'] ?? []).length > 0 && !tls.verifyClient) {
     throw new UsageError('--allow-subjects looks at client certificates: start candor with --tls-verify-client')
   }
   const listed = (names: readonly string[] = []) => names.filter((each) => each !== name)
-  const apart = { 'read-only-export': listed(flags['read-only-export']), writable: listed(flags.writable) }
+  const { 'read-only': readOnly, ...others } = own
+  const apart = {
+    'read-only-export': [...listed(flags['read-only-export']), ...(readOnly === true ? [name] : [])],
+    writable: [...listed(flags.writable), ...(readOnly === false ? [name] : [])],
+  }
   const exportWords = own.tls === undefined ? flags.exportWords : { ...flags.exportWords, [name]: { tls: own.tls } }
-  const words = { ...flags, ...apart, ...own, ...(exportWords && { exportWords }), tls: flags.tls ?? tls.mode }
-  const wanted = exportsOf({ ...words, images: [...others, image] }).at(-1)
+  const words = { ...flags, ...apart, ...others, ...(exportWords && { exportWords }), tls: flags.tls ?? tls.mode }
+  const wanted = exportsOf({ ...words, images: [...neighbours, image] }).at(-1)
   if (wanted === undefined) throw new TypeError(`no export came of ${image}`)
+  refuseUselessImages(own.create, wanted.readOnly)
   if (wanted.tls !== 'off' && !tls.offered) {
     throw new UsageError(`--tls ${wanted.tls} needs certificates or keys: start candor with --tls-dir or --tls-psk`)
   }

@@ -126,6 +126,12 @@ export function tlsModeOf(flags: ServeFlags, exportName?: string): TlsMode {
   return (own as TlsMode | undefined) ?? flags.tls ?? (hasCredentials ? 'require' : 'off')
 }
 
+/** @throws UsageError where new images are asked for, and nobody may write to them */
+export function refuseUselessImages(create: readonly string[] = [], isReadOnly: boolean | undefined): void {
+  if (isReadOnly !== true || create.length === 0) return
+  throw new UsageError('--create and --read-only exclude each other: a new image that nobody may write is of no use')
+}
+
 /** @throws UsageError */
 export function exportsOf(flags: ServeFlags): ExportConfig[] {
   const images = flags.images.map(parseImage)
@@ -137,9 +143,6 @@ export function exportsOf(flags: ServeFlags): ExportConfig[] {
   }
   const writable = new Set(flags.writable ?? [])
   const isReadOnly = (name: string) => (flags['read-only'] === true && !writable.has(name)) || readOnly.has(name)
-  if (flags['read-only'] === true && writable.size === 0 && (flags.create ?? []).length > 0) {
-    throw new UsageError('--create and --read-only exclude each other: a new image that nobody may write is of no use')
-  }
   const access = accessOf(flags, names)
   const rules = scoped(flags.inject ?? [], names).map(({ name, word }) => ({ name, rule: parseRule(word) }))
   const onSpace = wordFor('on-enospc', flags, names, parseSpacePolicy)

@@ -3,7 +3,7 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import type { IoEngineWish } from '../backends/index.js'
-import { type ExportConfig, exportsOf, tlsModeOf } from './config-exports.js'
+import { type ExportConfig, exportsOf, refuseUselessImages, tlsModeOf } from './config-exports.js'
 import { type Limits, limitsOf } from './limits.js'
 import type { ListenAddress } from './nbd/listen.js'
 import type { TlsConfig, TlsMode } from './nbd/tls.js'
@@ -121,6 +121,7 @@ export function configOf(flags: ServeFlags, activated: readonly ActivatedSocket[
   const folders = flags.dir ?? []
   if (flags.images.length === 0 && folders.length === 0)
     throw new UsageError("no image is given: candor serve IMAGE, or 'candor serve --help'")
+  refuseUselessImages(flags.create, flags['read-only'] && (flags.writable ?? []).length === 0)
   const stateDirectory = flags['state-dir'] ?? defaultStateDirectory()
   return Object.freeze({
     folders,

@@ -3,6 +3,7 @@ import type { Options } from 'yargs'
 import { IO_ENGINES } from '../../backends/index.js'
 import { DEFAULT_HTTP, DEFAULT_LISTEN, defaultStateDirectory } from '../config.js'
 import { formatLimit, LIMITS } from '../limits.js'
+import { TLS_MODES } from '../nbd/tls.js'
 
 const word: Options = { type: 'string', requiresArg: true }
 const words: Options = { ...word, array: true, nargs: 1 }
@@ -98,7 +99,7 @@ export const SERVE_OPTIONS: Readonly<Record<string, Options>> = {
     describe: 'certificate subjects that may: CN=guest,O=us, or EXPORT=CN=guest,O=us; may be given again',
   },
   tls: {
-    choices: ['off', 'allow', 'require'],
+    choices: [...TLS_MODES],
     group: 'Access:',
     describe: 'whether clients may, or must, ask for TLS',
     defaultDescription: 'require with --tls-dir or --tls-psk, else off',

@@ -6,10 +6,12 @@ import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { OpenError } from '../../backends/index.js'
 import { listenPrivately } from '../nbd/listen.js'
+import { UsageError } from '../values.js'
+import { parseControlRequest } from './control-request.js'
 import { type ControlReply, type ControlRequest, failed } from './export-actions.js'
 
 /** Longest question; nobody honest comes near it. */
-const LINE_BYTES_MAX = 64 << 10
+const LINE_CHARACTERS_MAX = 64 << 10
 /** sun_path of unix(7), its closing NUL left off. */
 const UNIX_PATH_BYTES_MAX = 107
 
@@ -17,31 +19,35 @@ export function controlSocketPath(stateDirectory: string): string {
   return join(stateDirectory, 'control')
 }
 
-function parse(line: string): ControlRequest | undefined {
-  try {
-    const value: unknown = JSON.parse(line)
-    return typeof value === 'object' && value !== null && 'command' in value ? (value as ControlRequest) : undefined
-  } catch {
-    return undefined
-  }
-}
-
 /** Who answers. */
 export type Answer = (request: ControlRequest) => Promise<ControlReply>
+
+/** A fault of ours that a question has met is told to who asked, and is no reason to leave the clients. */
+async function replyTo(line: string | undefined, answer: Answer): Promise<ControlReply> {
+  try {
+    if (line !== undefined) return await answer(parseControlRequest(line))
+    return failed(`that is no question: a line has ${LINE_CHARACTERS_MAX} characters at most`)
+  } catch (error) {
+    if (error instanceof UsageError) return failed(error.message)
+    return failed(`candor has a fault, and may not have done that: ${(error as Error).stack ?? String(error)}`)
+  }
+}
 
 function serve(socket: Socket, answer: Answer): void {
   let text = ''
   socket.setEncoding('utf8')
   socket.on('error', () => socket.destroy())
-  socket.on('data', (chunk: string) => {
+  const take = (chunk: string) => {
     text += chunk
-    if (text.length > LINE_BYTES_MAX) socket.destroy()
     const end = text.indexOf('\n')
-    if (end === -1) return
-    const request = parse(text.slice(0, end))
-    const reply = request === undefined ? failed('that is no question') : answer(request)
-    Promise.resolve(reply).then((told) => socket.end(`${JSON.stringify(told)}\n`))
-  })
+    const isTooLong = (end === -1 ? text.length : end) > LINE_CHARACTERS_MAX
+    if (end === -1 && !isTooLong) return
+    // One question, one answer: what comes behind it is read, since the socket would not close otherwise, and left.
+    socket.off('data', take).resume()
+    const line = isTooLong ? undefined : text.slice(0, end)
+    void replyTo(line, answer).then((told) => socket.end(`${JSON.stringify(told)}\n`))
+  }
+  socket.on('data', take)
 }
 
 /** The operator's door, open. */

@@ -167,7 +167,9 @@ export async function actOn(
   { command, name, words = [], policy }: ControlRequest,
 ): Promise<ControlReply> {
   if (command === 'exports') return { ok: true, result: [...registry].map(summary) }
-  const act = command === 'set' ? set(log, policy) : actions(log)[command]
+  const all = actions(log)
+  const own = Object.hasOwn(all, command) ? all[command] : undefined
+  const act = command === 'set' ? set(log, policy) : own
   if (act === undefined) return failed(`this server knows no command '${command}'`)
   const entry = name === undefined ? undefined : registry.find(name)
   return entry === undefined

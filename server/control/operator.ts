@@ -2,7 +2,7 @@
 // is refused changes nothing, and says why in a sentence.
 import { OpenError } from '../../backends/index.js'
 import type { Config } from '../config.js'
-import { addedExport, EXPORT_FLAGS, type ExportFlags, policyOf } from '../config-added.js'
+import { addedExport, checkExportFlag, type ExportFlags, policyOf } from '../config-added.js'
 import type { FdStore } from '../fd-store.js'
 import type { FrontEnds } from '../front-ends.js'
 import { type DirectoryEntry, type ExportDirectory, stalledSentence } from '../io/directory.js'
@@ -120,9 +120,7 @@ export class Operator {
 
 /** @throws UsageError for words that are none of an export */
 function exportFlags(flags: ControlRequest['flags'] = {}): ExportFlags {
-  for (const key of Object.keys(flags)) {
-    if (!EXPORT_FLAGS.includes(key)) throw new UsageError(`--${key} is no word of an export: see 'candor ctl --help'`)
-  }
+  for (const [key, value] of Object.entries(flags)) checkExportFlag(key, value)
   return flags as ExportFlags
 }
 

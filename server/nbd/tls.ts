@@ -7,7 +7,8 @@ import { join } from 'node:path'
 import { createSecureContext, createServer, type TLSSocket, type TlsOptions } from 'node:tls'
 import { OpenError } from '../../backends/index.js'
 
-export type TlsMode = 'off' | 'allow' | 'require'
+export const TLS_MODES = ['off', 'allow', 'require'] as const
+export type TlsMode = (typeof TLS_MODES)[number]
 
 export interface TlsConfig {
   /** Of the exports that say nothing else. */

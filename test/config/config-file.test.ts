@@ -5,11 +5,13 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { configOf } from '../../server/config.js'
+import { addedExport, type ExportFlags } from '../../server/config-added.js'
 import { withConfigFile } from '../../server/config-file.js'
 import { KEYS } from '../../server/config-keys.js'
 import { UsageError } from '../../server/values.js'
 import { runCandor, startCandor, temporaryFolder } from '../support/candor.js'
 
+const MIB = 1 << 20
 const NO_FLAGS = { images: [] }
 const PLACES = { server: 'top', export: 'export', both: 'both' } as const
 
@@ -77,6 +79,18 @@ describe('a configuration file', () => {
       configOf(withConfigFile({ ...NO_FLAGS, config, ...flags })).exports.map((each) => each.readOnly)
     assert.deepEqual(readOnly({}), [true, false])
     assert.throws(() => readOnly({ 'read-only': true }), /--create and --read-only exclude each other/)
+  })
+
+  test('has its own words for reading and writing where one more image is added beside images that are made', (t) => {
+    const config = configOfFile(t, 'exports:\n  a:\n    image: a\n    create: 1M\n')
+    const added = (own: ExportFlags, base = config) => addedExport(base, 'b=/b.img', own)
+    assert.deepEqual([added({}).readOnly, added({ 'read-only': true }).readOnly], [false, true])
+    const readers = configOfFile(t, 'read-only: true\nexports:\n  a:\n    image: a\n')
+    assert.deepEqual([added({}, readers).readOnly, added({ 'read-only': false }, readers).readOnly], [true, false])
+    const useless = /--create and --read-only exclude each other/
+    assert.throws(() => added({ 'read-only': true, create: ['1M'] }), useless)
+    assert.throws(() => added({ create: ['1M'] }, readers), useless)
+    assert.equal(added({ 'read-only': false, create: ['1M'] }, readers).create, MIB)
   })
 
   test('stands behind the words of the command line', (t) => {

@@ -114,7 +114,7 @@ test('what is asked wrongly is refused with a sentence that names it, and change
     assert.match(stderr, new RegExp(`^candor: .*${sentence.source}`), words.join(' '))
     assert.equal(stderr.split('\n').length, 2, 'one sentence')
   }
-  const raw = await served.ask({ command: 'set', name: 'a', flags: { constructor: 1 } })
+  const raw = await served.ask({ command: 'set', name: 'a', flags: { constructor: true } })
   assert.deepEqual(raw, { ok: false, error: "--constructor is no word of an export: see 'candor ctl --help'" })
   assert.deepEqual(await served.summaries(), before)
 })
