@@ -40,9 +40,11 @@ export class Connection implements ByteSink {
     this.#options = options
     this.#lost = lossOf(options.progress)
     const { replyStyle: style, contexts } = established
-    this.#extended = style === 'extended'
-    const leaving = () => this.#leaveWhenDone()
-    this.#receive = new ReceiveBuffer(new Frames(() => this.#transmission, this.#extended, limits, leaving))
+    const extended = style === 'extended'
+    this.#extended = extended
+    const [transmission, leaving] = [() => this.#transmission, () => this.#leaveWhenDone()]
+    const stalled = () => this.#stalled()
+    this.#receive = new ReceiveBuffer(new Frames({ transmission, extended, limits, budget, leaving, stalled }))
     const events = {
       onDrained: () => this.#roomAgain(),
       onError: (error: Error) => this.#end(error),
@@ -52,7 +54,6 @@ export class Connection implements ByteSink {
     this.#transport = new Transport(socketOn(fd, this), events, budget)
     const terms = termsFor(served, established, options.size)
     this.size = terms.size
-    const stalled = () => this.#end(new Error('it stopped in the middle of a WRITE that others wait for'))
     const calls = { onRoom: this.#onRoom, peerGone: () => this.#peerGone(), stalled }
     const { batch } = this.#transport
     this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, budget, client, ...calls })
@@ -76,6 +77,7 @@ export class Connection implements ByteSink {
   /** Goes on after a freeze that came to nothing: what is returned is to be begun anew, and then `start` called. */
   thaw(): MovedRequest[] {
     this.#frozen = false
+    this.#receive.thaw()
     this.#transmission.large.thaw()
     return this.#transmission.slow.takeMoved()
   }
@@ -212,6 +214,10 @@ export class Connection implements ByteSink {
       const wasPaused = this.#paused
       if (this.#mayRead() && wasPaused) this.#transport.resumeReading()
     })
+  }
+
+  #stalled(): void {
+    if (!this.#frozen) this.#end(new Error('it stopped in the middle of a WRITE that others wait for'))
   }
 
   #leaveWhenDone(): void {

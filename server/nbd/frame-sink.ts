@@ -1,4 +1,5 @@
 // What a receive buffer needs of whoever serves its frames.
+import type { FrameHold } from './frame-hold.js'
 import type { PayloadSink } from './payload-feed.js'
 
 /** Who serves the frames. */
@@ -19,6 +20,8 @@ export interface FrameSink {
   readonly frameBytesMax: number
   /** Frames above FRAME_BYTES_MAX are handed on as they come, and not put together. */
   readonly streams: boolean
+  /** A frame above FRAME_BYTES_MAX is put together, for which there was room. */
+  hold(bytes: number): FrameHold | undefined
   /** A frame above FRAME_BYTES_MAX begins at `at`; undefined: throw it away, and call `refuseOversize`. */
   openPayload(view: DataView, at: number): PayloadSink | undefined
   /** A frame was too large and has passed; `header` is a copy of its first bytes. */

@@ -2,10 +2,24 @@
 // what it means.
 import { decodeRequest, emptyRequest, frameSize, ProtocolError, requestHeaderBytes, viewOf } from 'nbd-protocol'
 import type { ConnectionLimits } from './connection-options.js'
+import { FrameHold } from './frame-hold.js'
 import type { FrameSink } from './frame-sink.js'
 import { PAYLOAD_BYTES_MAX } from './negotiation.js'
+import type { PayloadBudget } from './payload-budget.js'
 import type { PayloadSink } from './payload-feed.js'
 import type { Transmission } from './transmission.js'
+
+export interface FramesOptions {
+  /** Who serves them, once it is there. */
+  readonly transmission: () => Transmission
+  readonly extended: boolean
+  readonly limits: ConnectionLimits
+  readonly budget: PayloadBudget
+  /** Called when the peer has said that it leaves. */
+  readonly leaving: () => void
+  /** Called when the peer has stopped in the middle of a frame that others wait for; ends the connection. */
+  readonly stalled: () => void
+}
 
 export class Frames implements FrameSink {
   readonly frameBytesMax = requestHeaderBytes(true) + PAYLOAD_BYTES_MAX
@@ -15,14 +29,15 @@ export class Frames implements FrameSink {
   /** Larger frames end the connection. */
   readonly #bytesMax: number
   readonly #leaving: () => void
+  readonly #hold: (bytes: number) => FrameHold
 
-  /** `transmission` serves them, once it is there; `leaving` is called when the peer has said that it leaves. */
-  constructor(transmission: () => Transmission, extended: boolean, limits: ConnectionLimits, leaving: () => void) {
+  constructor({ transmission, extended, limits, budget, leaving, stalled }: FramesOptions) {
     this.#transmission = transmission
     this.#extended = extended
     this.headerBytes = requestHeaderBytes(extended)
     this.#bytesMax = Math.max(this.frameBytesMax, limits.oversizeBytesMax + this.headerBytes)
     this.#leaving = leaving
+    this.#hold = (bytes) => new FrameHold(budget, bytes, limits.payloadTimeoutMs, stalled)
   }
 
   get halted(): boolean {
@@ -49,6 +64,10 @@ export class Frames implements FrameSink {
     if (!this.#transmission().disconnected) return stopped
     this.#leaving()
     return end
+  }
+
+  hold(bytes: number): FrameHold {
+    return this.#hold(bytes)
   }
 
   openPayload(view: DataView, at: number): PayloadSink | undefined {

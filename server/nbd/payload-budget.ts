@@ -12,11 +12,14 @@ const KIB = 1 << 10
 /** Called when a request that had to wait may be tried again. */
 export type Wake = () => void
 
-/** KiB that all threads of a server hold, in memory that they share. */
+const HELD_AT = 0
+const WAITING_AT = 1
+
+/** KiB that all threads of a server hold, and connections that wait, in memory that they share. */
 export type PayloadHeld = Int32Array
 
 export function payloadHeld(): PayloadHeld {
-  return new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT))
+  return new Int32Array(new SharedArrayBuffer(2 * Int32Array.BYTES_PER_ELEMENT))
 }
 
 const servers = new WeakMap<object, PayloadHeld>()
@@ -41,12 +44,17 @@ export class PayloadBudget {
 
   /** Bytes held now, by all threads. */
   get held(): number {
-    return Atomics.load(this.#held, 0) * KIB
+    return Atomics.load(this.#held, HELD_AT) * KIB
   }
 
   /** Connections of this thread that wait. */
   get waiting(): number {
     return this.#waiting.size
+  }
+
+  /** Connections wait, in whichever thread. */
+  get isWaitedFor(): boolean {
+    return Atomics.load(this.#held, WAITING_AT) > 0
   }
 
   /** Whether one that holds `own` bytes may take on `bytes` more now; if not, `wake` is called when it may be its turn. */
@@ -55,6 +63,7 @@ export class PayloadBudget {
       this.withdraw(wake)
       return true
     }
+    if (!this.#waiting.has(wake)) Atomics.add(this.#held, WAITING_AT, 1)
     this.#waiting.add(wake)
     this.#timer ??= setInterval(() => this.#wakeFirst(), LOOK_MS)
     return false
@@ -71,17 +80,18 @@ export class PayloadBudget {
   /** Waits no longer: it has its turn, its connection has gone, or is held up by something else. */
   withdraw(wake: Wake): void {
     if (!this.#waiting.delete(wake)) return
+    Atomics.sub(this.#held, WAITING_AT, 1)
     if (this.#waiting.size > 0) return this.#wakeFirst()
     clearInterval(this.#timer)
     this.#timer = undefined
   }
 
   take(bytes: number): void {
-    Atomics.add(this.#held, 0, Math.ceil(bytes / KIB))
+    Atomics.add(this.#held, HELD_AT, Math.ceil(bytes / KIB))
   }
 
   give(bytes: number): void {
-    Atomics.sub(this.#held, 0, Math.ceil(bytes / KIB))
+    Atomics.sub(this.#held, HELD_AT, Math.ceil(bytes / KIB))
     if (this.#waiting.size > 0) this.#wakeFirst()
   }
 

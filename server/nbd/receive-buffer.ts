@@ -4,8 +4,8 @@
 //     | headroom: the partial frame of last time | bytes that the kernel just put here                  |
 //                ^ carried                        ^ SLAB_START                 ^ end of what arrived
 import { viewOf } from 'nbd-protocol'
-import { giveBuffer, takeBuffer } from './buffer-pool.js'
 import type { FrameSink } from './frame-sink.js'
+import { KeptFrame } from './kept-frame.js'
 import { PayloadFeed } from './payload-feed.js'
 import { ownRegion, type Region, release, type Unserved } from './region.js'
 
@@ -26,10 +26,8 @@ export class ReceiveBuffer {
   readonly #sink: FrameSink
   /** The start of a small frame whose rest has not come. */
   #carried: Uint8Array | undefined
-  /** A large frame on its way: exactly its bytes of a buffer of the pool. */
-  #frame: Uint8Array | undefined
-  #pooled: Uint8Array | undefined
-  #filled = 0
+  /** A large frame on its way. */
+  #frame: KeptFrame | undefined
   /** Bytes that the sink did not take although they are whole frames. */
   #waiting: Region | undefined
   #skip = 0
@@ -48,7 +46,7 @@ export class ReceiveBuffer {
   /** Where the kernel is to put the next bytes. Valid until this thread reads for another connection. */
   get target(): Uint8Array {
     this.#lent = this.#room
-    if (this.#lent === 'frame' && this.#frame !== undefined) return this.#frame.subarray(this.#filled)
+    if (this.#lent === 'frame' && this.#frame !== undefined) return this.#frame.target
     if (this.#lent === 'feed' && this.#feed !== undefined) return this.#feed.target
     // Behind one large frame most likely comes another: its header alone is read, and nothing of its payload copied.
     return this.#large ? slabTarget.subarray(0, this.#sink.headerBytes) : slabTarget
@@ -82,12 +80,13 @@ export class ReceiveBuffer {
   get #unread(): Uint8Array {
     const waiting = this.#waiting
     if (waiting !== undefined) return waiting.bytes.subarray(waiting.at, waiting.end)
-    return this.#frame?.subarray(0, this.#filled) ?? this.#carried ?? NOTHING
+    return this.#frame?.partial ?? this.#carried ?? NOTHING
   }
 
   /** All that is left, as a copy, behind what the sink has left of large payloads; this buffer is of no more use. */
   unserved(before: readonly Uint8Array[] = []): Unserved {
     const bytes = Buffer.concat([...before, this.#feed?.partial ?? NOTHING, this.#unread])
+    this.close()
     return { bytes, skip: this.#skip, skippedHeader: this.#skippedHeader }
   }
 
@@ -140,15 +139,19 @@ export class ReceiveBuffer {
     if (region !== undefined) this.#take(region)
   }
 
+  /** Nothing was read for a while, which was not the peer's silence. */
+  thaw(): void {
+    this.#frame?.touch()
+  }
+
   /** No more will come. */
   close(): void {
     this.#feed?.drop()
     this.#feed = undefined
     if (this.#waiting !== undefined) release(this.#waiting, slab)
     this.#waiting = undefined
-    if (this.#pooled !== undefined) giveBuffer(this.#pooled)
+    this.#frame?.drop()
     this.#frame = undefined
-    this.#pooled = undefined
   }
 
   /** The first bytes may belong to a payload that is handed on. */
@@ -167,19 +170,17 @@ export class ReceiveBuffer {
     this.#large = true
   }
 
-  #fill(frame: Uint8Array, length: number): void {
-    this.#filled += length
-    if (this.#filled < frame.length) return
-    const pooled = this.#pooled
+  #fill(frame: KeptFrame, length: number): void {
+    const whole = frame.arrived(length)
+    if (whole === undefined) return
     this.#frame = undefined
-    this.#pooled = undefined
-    this.#serve({ ...ownRegion(frame), ...(pooled && { pooled }) })
+    this.#serve(whole)
   }
 
   /** A large frame began while the socket rested, when the slab had been lent already for what comes next, or is fed. */
-  #fillFromSlab(frame: Uint8Array, at: number, end: number): number {
-    const length = Math.min(end - at, frame.length - this.#filled)
-    frame.set(slab.subarray(at, at + length), this.#filled)
+  #fillFromSlab(frame: KeptFrame, at: number, end: number): number {
+    const length = Math.min(end - at, frame.missing)
+    frame.target.set(slab.subarray(at, at + length))
     this.#fill(frame, length)
     return length
   }
@@ -209,6 +210,7 @@ export class ReceiveBuffer {
     // What is handed on may have to wait, and is given back where that ends: never here as well.
     if (stopped < end && this.#keepPartial({ ...region, at: stopped })) return
     if (pooled === undefined || !this.#sink.keeps) release(region, slab)
+    else region.hold?.leave()
   }
 
   #wait(region: Region, at: number): void {
@@ -225,10 +227,8 @@ export class ReceiveBuffer {
     } else if (size > this.#sink.frameBytesMax || (size > FRAME_BYTES_MAX && this.#sink.streams)) {
       return this.#handOn(region, size)
     } else {
-      this.#pooled = takeBuffer(size)
-      this.#frame = this.#pooled.subarray(0, size)
-      this.#frame.set(bytes.subarray(at, end))
-      this.#filled = end - at
+      const hold = size > FRAME_BYTES_MAX ? this.#sink.hold(size) : undefined
+      this.#frame = new KeptFrame(size, bytes.subarray(at, end), hold)
     }
     return false
   }

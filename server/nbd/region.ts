@@ -1,6 +1,7 @@
 // Bytes that came and are not served yet. Law: memory that nobody shares is given back as soon as nobody needs it.
 import { viewOf } from 'nbd-protocol'
 import { discard, giveBuffer } from './buffer-pool.js'
+import type { FrameHold } from './frame-hold.js'
 
 export interface Region {
   readonly bytes: Uint8Array
@@ -9,6 +10,8 @@ export interface Region {
   readonly end: number
   /** The pool's buffer behind `bytes`, given back when the region is served. */
   readonly pooled?: Uint8Array
+  /** What the frame in `pooled` has of the budget, for as long. */
+  readonly hold?: FrameHold
 }
 
 /** All of `bytes`, which nobody shares. */
@@ -17,7 +20,8 @@ export function ownRegion(bytes: Uint8Array): Region {
 }
 
 /** Nobody needs these bytes any more; `shared` is not the region's to free. */
-export function release({ bytes, pooled }: Region, shared: Uint8Array): void {
+export function release({ bytes, pooled, hold }: Region, shared: Uint8Array): void {
+  hold?.leave()
   if (pooled !== undefined) giveBuffer(pooled)
   else if (bytes !== shared) discard(bytes)
 }

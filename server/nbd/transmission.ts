@@ -21,18 +21,17 @@ import { DONE, EIO, WOULD_BLOCK } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { isSpaceError } from '../exports/space-hold.js'
 import { count, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
+import { Admission } from './admission.js'
 import { Answers } from './answers.js'
 import { BlockStatus } from './block-status.js'
 import { copyOf, ownedCopy } from './buffer-pool.js'
 import { LargeWrites } from './large-writes.js'
-import { type PayloadBudget, SMALL_BYTES } from './payload-budget.js'
 import type { PayloadSink } from './payload-feed.js'
 import { FRAME_BYTES_MAX } from './receive-buffer.js'
 import { encodeReadHeader, readHeaderBytes } from './replies.js'
 import type { ReplyBatch } from './reply-batch.js'
 import { SlowRequests } from './slow-requests.js'
-import { STREAM_BYTES_MAX } from './streamed-write.js'
-import { type Halt, type TransmissionLimits, type TransmissionOptions, TURN_MAX } from './transmission-options.js'
+import { type Halt, type TransmissionOptions, TURN_MAX } from './transmission-options.js'
 import { changesImage, promisesDurability, type Terms, validate } from './validation.js'
 
 export class Transmission {
@@ -41,13 +40,11 @@ export class Transmission {
   readonly #extended: boolean
   readonly #terms: Terms
   readonly #batch: ReplyBatch
-  readonly #limits: TransmissionLimits
   readonly answers: Answers
   readonly #status: BlockStatus
   readonly slow: SlowRequests
   readonly large: LargeWrites
-  readonly #budget: PayloadBudget
-  readonly #onRoom: () => void
+  readonly #admission: Admission
   readonly #request = emptyRequest()
   readonly #headerBytes: number
   readonly #readHeaderBytes: number
@@ -68,17 +65,16 @@ export class Transmission {
     this.#extended = style === 'extended'
     this.#terms = terms
     this.#batch = batch
-    this.#limits = limits
     this.answers = new Answers({ served, style, batch, client, settled: onRoom })
     this.#headerBytes = requestHeaderBytes(this.#extended)
     this.#readHeaderBytes = readHeaderBytes(style)
     this.#status = new BlockStatus(served, style, contexts)
-    this.#budget = budget
-    this.#onRoom = onRoom
     const { answers } = this
     this.slow = new SlowRequests(served, this.#status, answers, limits, budget, client, peerGone)
     const stalling = { stallTimeoutMs: limits.payloadTimeoutMs, onStall: stalled }
     this.large = new LargeWrites({ served, terms, answers, budget, client, peerGone, ...stalling })
+    const { slow, large } = this
+    this.#admission = new Admission({ served, batch, slow, large, limits, terms, budget, onRoom })
   }
 
   /** Requests that were taken and not answered yet. */
@@ -93,7 +89,7 @@ export class Transmission {
   }
 
   connectionLost(): void {
-    this.#budget.withdraw(this.#onRoom)
+    this.#admission.withdraw()
     this.large.connectionLost()
     this.slow.connectionLost()
   }
@@ -122,9 +118,10 @@ export class Transmission {
     while (end - at >= this.#headerBytes && !this.disconnected) {
       decodeRequest(view, at, this.#extended, request)
       const next = at + this.#headerBytes + request.payloadLength
-      const isStreamed = next - at > FRAME_BYTES_MAX && this.streams
-      if (next > end && !isStreamed) break
-      if (!this.#hasRoom(request)) {
+      const isLarge = next - at > FRAME_BYTES_MAX
+      // A large frame is asked for when its header has come, since the rest of it is kept, or handed on, as it comes.
+      if (next > end && !isLarge) break
+      if (!this.#admission.admits(request, isLarge && this.streams, isLarge && this.#pooled !== undefined)) {
         this.halt = 'room'
         break
       }
@@ -144,22 +141,6 @@ export class Transmission {
   /** Kept whole is what may be held, or refused by a reserve, and what tells in its reply where it began. */
   get streams(): boolean {
     return !this.#extended && !this.#export.space.holds && this.#export.room.reserve === 0
-  }
-
-  /** Whether the request may be taken on now; if not, `onRoom` is called when it may. */
-  #hasRoom({ type, length }: DecodedRequest): boolean {
-    const [{ backlog }, { space, recess }] = [this.#batch, this.#export]
-    const isFull = this.large.count > 0 && this.slow.bytes + this.large.bytes >= this.#limits.slowBytesMax
-    const mayServe = !(this.slow.full || isFull || backlog > this.#limits.replyBacklogMax)
-    // What waits for space or an operator waits for long, and nothing else is to wait for it.
-    if (!mayServe || space.held > 0 || recess.active) {
-      this.#budget.withdraw(this.#onRoom)
-      return mayServe
-    }
-    const moves = type === NBD_CMD_READ || type === NBD_CMD_WRITE
-    if (length <= SMALL_BYTES || length > this.#terms.payloadBytesMax || !moves) return true
-    const bytes = type === NBD_CMD_WRITE && length > FRAME_BYTES_MAX && this.streams ? STREAM_BYTES_MAX : length
-    return this.#budget.admits(bytes, this.slow.bytes + backlog, this.#onRoom)
   }
 
   /** Who takes the payload of the large request whose header lies at `at`; undefined for what brings none that counts. */

@@ -149,7 +149,7 @@ describe('the budget for payload', { timeout: 60_000 }, () => {
     assert.equal((await small.read(0, 4 * KIB)).length, 4 * KIB)
     const frozen = await served.server.host.freeze(1000)
     assert.ok(frozen.kind === 'frozen')
-    await served.server.host.goOn(frozen.connections)
+    await served.server.host.goOn()
     deaf.vanish()
     assert.equal((await large).length, LARGE)
   })

@@ -37,6 +37,7 @@ test('large WRITEs that came in one piece are handed on whole, however often the
     keeps: false,
     frameBytes: (view, at, end) => (end - at < HEADER_BYTES ? undefined : frameSize(view, at, false)),
     serve: (_bytes, _view, at) => at,
+    hold: () => undefined,
     refuseOversize: () => assert.fail('nothing is too large'),
     openPayload: (view, at) => {
       const taker = new SlowTaker(frameSize(view, at, false) - HEADER_BYTES)
