@@ -61,12 +61,18 @@ export class FdStore {
   }
 
   /** An image is served, and will be changed: its description outlives this process from here on, unless that fails. */
-  keep({ name: exportName, readOnly }: ExportConfig, fd: number): void {
+  keep({ name: exportName, readOnly }: Pick<ExportConfig, 'name' | 'readOnly'>, fd: number): void {
     if (readOnly || fd < 0 || this.#notifySocket === undefined) return
     const name = nameOf(fstatSync(fd, { bigint: true }))
     this.#names.set(exportName, name)
     const errno = this.#tell(fd, 'FDSTORE=1', `FDNAME=${name}`, 'FDPOLL=0')
     if (errno !== DONE) this.unkept(exportName, errno)
+  }
+
+  /** The same for an image that was opened again while it was served: the description before it is no witness any more. */
+  keepAnew(name: string, fd: number): void {
+    this.drop(name)
+    this.keep({ name, readOnly: false }, fd)
   }
 
   /** Its image is synced and let go of. */

@@ -70,7 +70,7 @@ class Service implements RunningService {
     const secured = { tlsMode: tls.mode, tls: openTls(tls) }
     this.#frontEnds = new FrontEnds({ directory, counters, limits, log, ...secured, resized: changed, guestLeft })
     const events = this.#frontEnds
-    const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events })
+    const makeHost = () => new ThreadedHost({ limits, stateDirectory, log, events, store })
     const { shutdownTimeoutMs } = limits
     const bounds = { workersMax, keepsRecords: stateDirectory !== undefined, shutdownTimeoutMs }
     this.#desk = new ExportDesk({ directory, log, makeHost, changed, store, ...bounds })

@@ -36,6 +36,8 @@ export interface OpenedExport {
   readonly moved: () => Promise<MovedExport | undefined>
   /** Another process has it: record and descriptors are let go of, and nothing else. */
   readonly abandon: () => Promise<void>
+  /** Negative while the image is let go of. */
+  readonly descriptor: () => number
 }
 
 /** An export as another process goes on with it. */
@@ -96,7 +98,8 @@ export async function openExport(
       await record?.closed(entry.wasSynced || record.untouched)
       await backend.close()
     }
-    return { entry, close, ...leaving({ config, entry, backend: opened, record, ledger }) }
+    const descriptor = () => opened.image?.fd ?? -1
+    return { entry, close, descriptor, ...leaving({ config, entry, backend: opened, record, ledger }) }
   } catch (error) {
     await record?.closed(false)
     await backend.close()

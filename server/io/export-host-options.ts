@@ -11,6 +11,8 @@ export interface ExportHostOptions {
   readonly stateDirectory: string | undefined
   readonly log: Log
   readonly events: HostEvents
+  /** An image that can be written is held by another descriptor than before. */
+  readonly reopened?: (exportName: string, fd: number) => void
   readonly pulse?: Counters
   /** What all threads of the server hold; without it, this one alone. */
   readonly payloadHeld?: PayloadHeld

@@ -24,11 +24,11 @@ import { type FrozenHost, inFlightOf, type Resumed, resume, type Served, untilId
 import { followGrowth } from './growth.js'
 import { HostRest } from './host-rest.js'
 import type { AttachOrder, EndedFault, ExportFace, IoHost, Removal, RemovalKind, VhostUserOrder } from './io-host.js'
+import { tellingOfReopening } from './reopening.js'
 
 /** How often write-back is asked whether it failed, and the pulse is felt. */
 const BEAT_MS = 1000
 const FINISH_POLL_MS = 20
-const NOTHING = new Uint8Array(0)
 
 export class ExportHost implements IoHost {
   readonly pulse: Counters
@@ -133,7 +133,7 @@ export class ExportHost implements IoHost {
     const left = [...this.#connections.values()].filter((each) => each instanceof Connection)
     const resumed: Resumed[] = left.map((each) => ({ connection: each, requests: each.thaw() }))
     for (const moved of [...takenOut, ...handedOver]) {
-      const connection = this.#connect({ ...moved, leftover: NOTHING })
+      const connection = this.#connect({ ...moved, leftover: new Uint8Array(0) })
       if (connection !== undefined) resumed.push({ connection, requests: moved.progress.requests })
     }
     resume(this.#registry, resumed)
@@ -173,11 +173,15 @@ export class ExportHost implements IoHost {
     if (request.command === 'sessions') {
       return { ok: true, result: [...this.#connections].map(([connection, { inFlight }]) => [connection, inFlight]) }
     }
-    const act = async () =>
-      request.command === 'resize' ? this.#resize(request) : actOn(this.#registry, this.#options.log, request)
+    const act = async () => (request.command === 'resize' ? this.#resize(request) : this.#act(request))
     if (READING_COMMANDS.has(request.command)) return act()
     if (this.#rest.isWanted) return failed('an upgrade is under way: ask again in a moment')
     return this.#rest.during(act)
+  }
+
+  #act(request: ControlRequest): Promise<ControlReply> {
+    const opened = this.#opened.get(this.#registry.find(request.name ?? '')?.name ?? '')
+    return tellingOfReopening(opened, () => actOn(this.#registry, this.#options.log, request), this.#options.reopened)
   }
 
   async #resize({ name = '', words = [], flags }: ControlRequest): Promise<ControlReply> {

@@ -53,6 +53,8 @@ export type FromThread =
   | { readonly kind: 'faulted'; readonly connection: number; readonly fault: EndedFault }
   | { readonly kind: 'ended'; readonly connection: number }
   | { readonly kind: 'resized'; readonly exportName: string; readonly size: number }
+  /** An image is held by another descriptor than before. */
+  | { readonly kind: 'held-anew'; readonly exportName: string; readonly fd: number }
   /** Images are opened in the main thread alone. */
   | { readonly kind: 'reopen'; readonly id: number; readonly path: string; readonly readOnly: boolean }
   | { readonly kind: 'log'; readonly line: LogLine }

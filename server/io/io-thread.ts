@@ -33,6 +33,7 @@ const host = new ExportHost({
   ...data,
   log,
   reopen,
+  reopened: (exportName, fd) => tell({ kind: 'held-anew', exportName, fd }),
   events: {
     connectionFaulted: (connection, fault) => tell({ kind: 'faulted', connection, fault }),
     connectionEnded: (connection) => tell({ kind: 'ended', connection }),

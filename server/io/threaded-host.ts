@@ -5,6 +5,7 @@ import { OpenError, type OpenedImage, reopenImage } from '../../backends/index.j
 import type { ExportConfig } from '../config.js'
 import type { ControlReply, ControlRequest } from '../control/export-actions.js'
 import type { MovedExport } from '../exports/open-export.js'
+import type { FdStore } from '../fd-store.js'
 import type { Limits } from '../limits.js'
 import type { MovedConnection } from '../nbd/moved.js'
 import { heldUnder } from '../nbd/payload-budget.js'
@@ -21,6 +22,7 @@ export interface ThreadedHostOptions {
   readonly stateDirectory: string | undefined
   readonly log: Log
   readonly events: HostEvents
+  readonly store?: FdStore | undefined
 }
 
 type ReopenOrder = Extract<FromThread, { readonly kind: 'reopen' }>
@@ -35,10 +37,12 @@ export class ThreadedHost implements IoHost {
   readonly #worker: Worker
   readonly #log: Log
   readonly #events: HostEvents
+  readonly #store: FdStore | undefined
   readonly #callers = new Map<number, Caller>()
   #calls = 0
 
-  constructor({ limits, stateDirectory, log, events }: ThreadedHostOptions) {
+  constructor({ limits, stateDirectory, log, events, store }: ThreadedHostOptions) {
+    this.#store = store
     this.#log = log
     this.#events = events
     standOutOfTheCircle(log)
@@ -62,6 +66,8 @@ export class ThreadedHost implements IoHost {
         return this.#events.connectionEnded(message.connection)
       case 'resized':
         return this.#events.exportResized(message.exportName, message.size)
+      case 'held-anew':
+        return this.#store?.keepAnew(message.exportName, message.fd)
       case 'reopen':
         return void this.#reopen(message)
       case 'answer':

@@ -74,6 +74,27 @@ test('an image is kept for the next server, and for no longer than it is needed'
   assert.deepEqual([...names].map(state), ['removed', 'removed'], manager.heard.join('\n'))
 })
 
+test('an image that was let go of and taken up again is kept as it is held now', {
+  skip: needs('python3'),
+}, async (t) => {
+  const scope = lastFirst(t)
+  const { path: folder, remove } = temporaryFolder()
+  scope.after(remove)
+  const image = sparseFile(join(folder, 'image'), MIB)
+  const { manager, words, ctl } = sceneIn(scope)
+  await manager.start('serve', image, ...words)
+  for (const word of ['release', 'resume', 'resume']) assert.equal((await ctl(word, 'image')).code, 0)
+  assert.deepEqual(
+    manager.heard.filter((line) => line !== 'ready').map((line) => line.split(' ')[0]),
+    ['stored', 'removed', 'stored'],
+  )
+  await manager.end('SIGKILL')
+  // The lock is the description's: nobody else gets the image before the next server has come for it.
+  const other = ['--http', 'off', '--listen', 'tcp:127.0.0.1:0', '--state-dir', folder]
+  assert.match((await command(['serve', image, ...other])).stderr, /in use by another program/)
+  await manager.start('serve', image, ...words)
+})
+
 test('what failed to be written while no server ran, and somebody else was told, is suspect in the next one', {
   skip: needsRoot('python3', ...THIN_STACK_NEEDS),
   timeout: 60_000,
