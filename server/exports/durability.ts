@@ -198,7 +198,7 @@ export class Durability {
 
   #store(): void {
     if (this.#record === undefined) return
-    this.stored = this.#record.store(this.#now.state, errnoOf(this.#now.failure), this.#suspects.stored)
+    this.stored = this.#record.store(this.#now.state, errnoOf(this.#now.failure), this.#suspects.stored())
     this.stored.then((outcome) => this.#noted(outcome === DONE))
   }
 

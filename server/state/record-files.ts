@@ -36,7 +36,11 @@ export function locateRecord(stateDirectory: string, { identity }: Pick<Recorded
   const exact = join(stateDirectory, `image-${identity}`)
   const [, uuid, place] = /^(?:([0-9a-f]{32})-)?(\d+-\d+)$/.exec(identity) ?? []
   if (existsSync(exact) || place === undefined || !existsSync(stateDirectory)) return exact
-  const others = uuid === undefined ? new RegExp(`^image-[0-9a-f]{32}-${place}$`) : new RegExp(`^image-${place}$`)
+  if (uuid !== undefined) {
+    const without = join(stateDirectory, `image-${place}`)
+    return existsSync(without) ? without : exact
+  }
+  const others = new RegExp(`^image-[0-9a-f]{32}-${place}$`)
   const [other] = readdirSync(stateDirectory).filter((name) => others.test(name))
   return other === undefined ? exact : join(stateDirectory, other)
 }

@@ -42,6 +42,41 @@ describe('a set of ranges', () => {
     }
   })
 
+  test('of many chunks holds what the model holds, also where one change joins or cuts thousands of intervals', (scope) => {
+    const random = seededRandom(scope)
+    const bytes = 20_000
+    const set = new RangeSet()
+    const flags = new Array<boolean>(bytes).fill(false)
+    const change = (add: boolean, start: number, end: number) => {
+      if (add) set.add(start, end)
+      else set.remove(start, end)
+      flags.fill(add, start, end)
+    }
+    for (let round = 0; round < 8; round++) {
+      set.clear()
+      flags.fill(false)
+      for (let step = 0; step < 20_000; step++) {
+        const start = random.below(bytes / 2) * 2
+        change(random.below(4) !== 0, start, start + 1)
+      }
+      assert.ok(set.count > 5_000)
+      const start = random.below(bytes)
+      change(random.below(2) === 0, start, Math.min(bytes, start + random.below(bytes)))
+      const ranges = rangesOf(flags)
+      assert.deepEqual([...set], ranges)
+      assert.deepEqual([set.count, set.bytes], [ranges.length, flags.filter(Boolean).length])
+      const cut = { start: Math.max(start - 5_000, 0), end: start }
+      const clipped = ranges.filter((range) => range.end > cut.start && range.start < cut.end)
+      const parts = clipped.map((range) => ({
+        start: Math.max(range.start, cut.start),
+        end: Math.min(range.end, cut.end),
+      }))
+      assert.deepEqual([...set.within(cut.start, cut.end)], parts)
+      const first = flags.findIndex((flag, at) => flag && at >= cut.start && at < cut.end)
+      assert.equal(set.firstWithin(cut.start, cut.end), first === -1 ? undefined : first)
+    }
+  })
+
   test('takes 100,000 intervals and gives them back in order', () => {
     const set = new RangeSet()
     const count = 100_000
