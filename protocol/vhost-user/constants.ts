@@ -45,10 +45,6 @@ export const VHOST_USER_NEED_REPLY_FLAG = 1 << 3
 export const VHOST_USER_VRING_INDEX_MASK = 0xff
 export const VHOST_USER_VRING_NOFD_FLAG = 1 << 8
 
-/** Flags of the configuration space messages. */
-export const VHOST_USER_CONFIG_FLAG_WRITABLE = 0
-export const VHOST_USER_CONFIG_FLAG_MIGRATION = 1
-
 /** Bytes of configuration space that a message may carry. */
 export const VHOST_USER_CONFIG_BYTES_MAX = 256
 /** Regions of SET_MEM_TABLE, each with a descriptor. */

@@ -30,7 +30,7 @@ export type Order =
   | { readonly do: 'stop-ring'; readonly index: number }
   | { readonly do: 'set-call'; readonly index: number; readonly call: number | undefined }
   | { readonly do: 'set-kick'; readonly index: number; readonly kick: number | undefined }
-  | { readonly do: 'write-config'; readonly offset: number; readonly data: Uint8Array; readonly migration: boolean }
+  | { readonly do: 'write-config'; readonly offset: number; readonly data: Uint8Array }
   /** Answered with an area that has been made. */
   | { readonly do: 'make-inflight'; readonly queues: number; readonly queueSize: number }
   | { readonly do: 'take-inflight'; readonly area: InflightArea; readonly descriptor: number }

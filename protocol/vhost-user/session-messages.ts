@@ -4,7 +4,6 @@ import {
   bits,
   hasBit,
   VHOST_USER_ADD_MEM_REG,
-  VHOST_USER_CONFIG_FLAG_MIGRATION,
   VHOST_USER_F_PROTOCOL_FEATURES,
   VHOST_USER_GET_CONFIG,
   VHOST_USER_GET_FEATURES,
@@ -132,9 +131,10 @@ const HANDLERS: Handlers = {
   [VHOST_USER_GET_VRING_BASE]: getBase,
   [VHOST_USER_SET_BACKEND_REQ_FD]: (_, { take }) => ({ order: { do: 'take-channel', descriptor: take()[0] ?? -1 } }),
   [VHOST_USER_GET_CONFIG]: getConfig,
-  [VHOST_USER_SET_CONFIG]: ({ offset, size, flags, data }) => {
+  // Its flags tell nothing: cloud-hypervisor writes with the one that the specification has for live migration.
+  [VHOST_USER_SET_CONFIG]: ({ offset, size, data }) => {
     if (data.length !== size) return { refused: `SET_CONFIG says ${size} bytes and brings ${data.length}` }
-    return { order: { do: 'write-config', offset, data, migration: flags === VHOST_USER_CONFIG_FLAG_MIGRATION } }
+    return { order: { do: 'write-config', offset, data } }
   },
   [VHOST_USER_GET_INFLIGHT_FD]: ({ queues, queueSize }, { length }) => ({
     order: { do: 'make-inflight', queues, queueSize },

@@ -73,7 +73,7 @@ export class Guest {
       case 'set-kick':
         return order.kick === undefined ? POLLING : told(this.#rings.get(order.index)?.setKick(order.kick) ?? 0)
       case 'write-config':
-        return this.#writeConfig(order.offset, order.data, order.migration)
+        return this.#writeConfig(order.offset, order.data)
       case 'make-inflight':
         return this.#makeLog(order.queues, order.queueSize)
       case 'take-inflight':
@@ -157,9 +157,9 @@ export class Guest {
     return DONE
   }
 
-  #writeConfig(offset: number, data: Uint8Array, migration: boolean): Result {
+  #writeConfig(offset: number, data: Uint8Array): Result {
     const { device } = this.#options
-    if (migration || !device.write(offset, data)) {
+    if (!device.write(offset, data)) {
       return refused(`${data.length} bytes at ${offset} of the configuration space cannot be written`)
     }
     return this.#log === undefined || this.#log.noteCache(device.writeback) ? DONE : refused(UNWRITABLE)

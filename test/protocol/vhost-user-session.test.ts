@@ -116,7 +116,7 @@ test('the rest of the messages become orders', () => {
   assert.deepEqual(did(message(21, PLAIN), 6), [{ do: 'take-channel', descriptor: 6 }])
   assert.deepEqual(did(message(34, PLAIN)), [{ do: 'reset' }])
   assert.deepEqual(did(message(25, PLAIN, le32(32), le32(1), le32(0), '00')), [
-    { do: 'write-config', offset: 32, data: raw('00'), migration: false },
+    { do: 'write-config', offset: 32, data: raw('00') },
   ])
 })
 

@@ -41,7 +41,7 @@ import { cacheOf } from './vhost-user-cache.js'
 import { Conversation, socketTo } from './vhost-user-conversation.js'
 import { type GuestMachine, inPieces, RING_SIZE } from './vhost-user-machine.js'
 
-const NEEDED = bits(VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC)
+export const NEEDED = bits(VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC)
 export const CACHED = bits(VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_CONFIG_WCE)
 export const PACKED = bits(VIRTIO_F_RING_PACKED)
 

@@ -1,0 +1,119 @@
+// Front-ends other than QEMU's, by the order of what they say. Law: nothing here may be easier than the program itself:
+// cloud-hypervisor asks for a reply to everything, and only turns rings off where QEMU asks where they stand.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  bits,
+  decodeConfigAccess,
+  decodeU64,
+  encodeConfigAccess,
+  encodeMemoryTable,
+  encodeMessage,
+  encodeU64,
+  encodeVringAddress,
+  encodeVringFile,
+  encodeVringState,
+  VIRTIO_BLK_S_IOERR as IOERR,
+  VIRTIO_BLK_S_OK as OK,
+  VHOST_USER_GET_CONFIG,
+  VHOST_USER_GET_FEATURES,
+  VHOST_USER_GET_PROTOCOL_FEATURES,
+  VHOST_USER_GET_QUEUE_NUM,
+  VHOST_USER_NEED_REPLY_FLAG,
+  VHOST_USER_PROTOCOL_F_CONFIG,
+  VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD,
+  VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_PROTOCOL_F_REPLY_ACK,
+  VHOST_USER_SET_CONFIG,
+  VHOST_USER_SET_FEATURES,
+  VHOST_USER_SET_MEM_TABLE,
+  VHOST_USER_SET_OWNER,
+  VHOST_USER_SET_PROTOCOL_FEATURES,
+  VHOST_USER_SET_VRING_ADDR,
+  VHOST_USER_SET_VRING_BASE,
+  VHOST_USER_SET_VRING_CALL,
+  VHOST_USER_SET_VRING_ENABLE,
+  VHOST_USER_SET_VRING_KICK,
+  VHOST_USER_SET_VRING_NUM,
+  VIRTIO_BLK_CONFIG_WRITEBACK_AT,
+  VIRTIO_BLK_T_FLUSH,
+  VIRTIO_BLK_T_OUT,
+} from 'vhost-user-protocol'
+import { lastFirst } from '../support/faults.js'
+import { CACHED, FrontEnd, NEEDED } from '../support/vhost-user-guest.js'
+import { GuestMachine } from '../support/vhost-user-machine.js'
+import { NOTHING, patternOf, readBack, serveGuests } from '../support/vhost-user-served.js'
+
+const CONFIG_BYTES = 60
+/** What cloud-hypervisor calls WRITABLE, and the specification VHOST_SET_CONFIG_TYPE_MIGRATION. */
+const FLAGS = 1
+const WANTED = bits(
+  VHOST_USER_PROTOCOL_F_CONFIG,
+  VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_PROTOCOL_F_REPLY_ACK,
+  VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD,
+)
+
+/** As far as it gets when its device is made; resolves with the features that a driver may have. */
+async function makeDevice(front: FrontEnd): Promise<bigint> {
+  front.send(encodeMessage(VHOST_USER_SET_OWNER))
+  const offered = await front.u64(VHOST_USER_GET_FEATURES)
+  const protocol = (await front.u64(VHOST_USER_GET_PROTOCOL_FEATURES)) & WANTED
+  assert.equal(protocol, WANTED)
+  front.send(encodeMessage(VHOST_USER_SET_PROTOCOL_FEATURES, encodeU64(protocol)))
+  const queues = await front.ask(VHOST_USER_GET_QUEUE_NUM, undefined, [], VHOST_USER_NEED_REPLY_FLAG)
+  assert.ok((decodeU64(queues.payload) ?? 0n) >= 1n)
+  const question = { offset: 0, size: CONFIG_BYTES, flags: FLAGS, data: new Uint8Array(CONFIG_BYTES) }
+  const access = encodeConfigAccess(question)
+  const config = decodeConfigAccess(
+    (await front.ask(VHOST_USER_GET_CONFIG, access, [], VHOST_USER_NEED_REPLY_FLAG)).payload,
+  )
+  assert.deepEqual([config?.size, config?.flags, config?.data.length], [CONFIG_BYTES, FLAGS, CONFIG_BYTES])
+  return offered
+}
+
+/** What it does each time a driver comes up. */
+async function activate(front: FrontEnd, features: bigint, base: number): Promise<void> {
+  const { ring, kick, call, memory } = front.machine
+  const file = encodeVringFile({ index: 0, hasDescriptor: true })
+  await front.tell(VHOST_USER_SET_FEATURES, encodeU64(features))
+  await front.tell(VHOST_USER_SET_MEM_TABLE, encodeMemoryTable([memory.region]), [memory.region.fd])
+  await front.tell(VHOST_USER_SET_VRING_NUM, encodeVringState({ index: 0, num: ring.size }))
+  await front.useLog()
+  const { descriptors: descriptor, driver: available, device: used } = ring
+  const addresses = { index: 0, flags: 0, descriptor, available, used, log: 0n }
+  await front.tell(VHOST_USER_SET_VRING_ADDR, encodeVringAddress(addresses))
+  await front.tell(VHOST_USER_SET_VRING_BASE, encodeVringState({ index: 0, num: base }))
+  await front.tell(VHOST_USER_SET_VRING_CALL, file, [call])
+  await front.tell(VHOST_USER_SET_VRING_KICK, file, [kick])
+  await front.tell(VHOST_USER_SET_VRING_ENABLE, encodeVringState({ index: 0, num: 1 }))
+}
+
+test('a guest of cloud-hypervisor is served, also after it was paused and reset, and turns its write cache off', async (t) => {
+  const scope = lastFirst(t)
+  const { candor, socket } = await serveGuests(scope, '--inject', 'flush:EIO')
+  const machine = new GuestMachine()
+  scope.after(() => machine.close())
+  const front = await FrontEnd.connect(socket, machine)
+  scope.after(() => front.close())
+  const features = (await makeDevice(front)) & (NEEDED | CACHED)
+  await activate(front, features, 0)
+  const [first, second, third] = [1, 2, 3].map((seed) => patternOf(4096, seed)) as [Buffer, Buffer, Buffer]
+  assert.equal((await front.do(VIRTIO_BLK_T_OUT, 0, first, 0)).status, OK)
+  // Pause and resume.
+  for (const num of [0, 1]) await front.tell(VHOST_USER_SET_VRING_ENABLE, encodeVringState({ index: 0, num }))
+  assert.equal((await front.do(VIRTIO_BLK_T_OUT, 8, second, 0)).status, OK)
+  // A reset, and the next driver: the ring goes on where it stands, which is after two requests.
+  await front.tell(VHOST_USER_SET_VRING_ENABLE, encodeVringState({ index: 0, num: 0 }))
+  await activate(front, features, 2)
+  assert.deepEqual(await readBack(front, 0, 8192), Buffer.concat([first, second]))
+  // After a sync that failed nothing can be made durable: a write says so as soon as it has to be.
+  assert.equal((await front.do(VIRTIO_BLK_T_FLUSH, 0, NOTHING, 0)).status, IOERR)
+  assert.equal((await front.do(VIRTIO_BLK_T_OUT, 16, third, 0)).status, OK)
+  const off = { offset: VIRTIO_BLK_CONFIG_WRITEBACK_AT, size: 1, flags: FLAGS, data: Uint8Array.of(0) }
+  await front.tell(VHOST_USER_SET_CONFIG, encodeConfigAccess(off))
+  assert.equal((await front.do(VIRTIO_BLK_T_OUT, 16, third, 0)).status, IOERR)
+  await candor.stop()
+})
