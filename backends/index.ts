@@ -36,9 +36,11 @@ export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'
 export { eventFd, FdSocket, type FdSocketEvents, MESSAGE_FDS_MAX, UnusableDescriptor } from './native/fd-socket.js'
 export {
   becomeIoFlusher,
+  closeForeign,
   duplicateDescriptor,
   endAtOnce,
   hungUp,
+  isMemoryFile,
   isOwnEnd,
   NoDescriptorError,
   sendDatagram,

@@ -5,7 +5,8 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
+
+#include "foreign-fd.h"
 
 union control {
   struct cmsghdr align;
@@ -18,7 +19,7 @@ static void take(struct fd_list *list, const struct cmsghdr *part) {
     int fd;
     memcpy(&fd, CMSG_DATA(part) + index * sizeof fd, sizeof fd);
     if (list->count < FD_MESSAGE_FDS_MAX) list->fds[list->count++] = fd;
-    else close(fd);
+    else foreign_close(fd);
   }
 }
 
@@ -61,6 +62,6 @@ ssize_t fd_message_send(int fd, const uint8_t *bytes, size_t length, const int *
 }
 
 void fd_list_close(struct fd_list *list) {
-  for (size_t index = 0; index < list->count; index++) close(list->fds[index]);
+  for (size_t index = 0; index < list->count; index++) foreign_close(list->fds[index]);
   list->count = 0;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "fd-socket.h"
+#include "foreign-fd.h"
 #include "fs-uuid.h"
 #include "io-ops.h"
 #include "io-queue.h"
@@ -220,6 +221,8 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("byteLocked", byte_locked),
       DOOR("hungUp", hung_up),
       DOOR("isOwnEnd", is_own_end),
+      DOOR("closeForeign", close_foreign),
+      DOOR("isMemoryFile", is_memory_file),
       DOOR("unreadTail", unread_tail),
       DOOR("createQueue", io_queue_create),
       DOOR("submit", io_queue_submit),

@@ -100,6 +100,13 @@ interface FileIo extends SocketIo, FdSocketDoors, ProcessDoor, VhostMemoryDoors,
    */
   isOwnEnd(fd: number, ours: number): 0 | 1
   /**
+   * close(2) of a descriptor that another process handed over: it neither waits nor fails. A file of FUSE asks its server
+   * even then, which may answer with an error or never, and so it is closed by a thread of its own.
+   */
+  closeForeign(fd: number): void
+  /** F_GET_SEALS of fcntl(2): 1 for a file of tmpfs, memfd or hugetlbfs, asked without its file system. */
+  isMemoryFile(fd: number): 0 | 1
+  /**
    * Of what a socket received and nobody read, the last bytes, as many as `into` holds, at its end (recvmsg(2) with
    * MSG_PEEK). Returns how many bytes wait in all.
    */
@@ -137,7 +144,7 @@ function loadAddon(): FileIo {
 
 export const fileIo = loadAddon()
 
-export const { becomeIoFlusher, hungUp, isOwnEnd, unreadTail } = fileIo
+export const { becomeIoFlusher, closeForeign, hungUp, isMemoryFile, isOwnEnd, unreadTail } = fileIo
 
 /** The process or the host has no more descriptors to give (EMFILE, ENFILE), or no memory for one. */
 export class NoDescriptorError extends Error {

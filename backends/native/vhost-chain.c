@@ -64,6 +64,7 @@ const char *vhost_chain_add(struct vhost_chain *chain, struct vhost_memory *memo
     struct vhost_region *region = vhost_memory_at_guest(memory, address, &room);
     if (region == NULL) return "a descriptor points outside of the guest's memory";
     const uint64_t some = left < room ? left : room;
+    if (chain->count == VHOST_SEGMENTS_MAX) return "a request lies in too many pieces of memory";
     if (!append(chain, region, region->bytes + (address - region->guest), some)) return "out of memory";
     left -= some;
     address += some;

@@ -10,6 +10,8 @@
 
 /* Descriptors of one request, indirect ones included. */
 #define VHOST_CHAIN_MAX 1024
+/* Pieces of memory that they lie in: a descriptor is rarely in two regions, and never in many of a guest that is honest. */
+#define VHOST_SEGMENTS_MAX (2 * VHOST_CHAIN_MAX)
 #define VHOST_DESC_BYTES 16
 #define VHOST_DESC_NEXT 1
 #define VHOST_DESC_WRITE 2

@@ -1,17 +1,17 @@
-/* The eventfds of a queue. Law: they come from the other side, and none of them makes us wait, whatever it is. */
+/* The eventfds of a queue. Law: they come from the other side, and none of them makes us wait, whatever it is. Whether a
+ * write waits is for the other side to say (O_NONBLOCK is of the open file description), so room is asked for first: it can
+ * still be filled in the instant between question and write. */
 #include "vhost-events.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
+#include <poll.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
-#define EVENT_NAME "anon_inode:[eventfd]"
+#include "foreign-fd.h"
 
 struct vhost_kick {
   uv_poll_t poll; /* first: the handle is the kick */
@@ -21,20 +21,10 @@ struct vhost_kick {
   void (*closed)(void *);
 };
 
-/* A pipe or a file could be anything, a FUSE file that never answers included; and libuv ends the process when epoll refuses
- * what was watched before, as it may with a nest of epoll descriptors. Where there is no /proc, the kernel's own descriptors,
- * which have no kind of file, have to do. */
-static bool is_event(int fd) {
-  char path[32], name[32];
-  struct stat status;
-  if (fstat(fd, &status) != 0 || (status.st_mode & S_IFMT) != 0) return false;
-  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-  const ssize_t length = readlink(path, name, sizeof name);
-  return length < 0 || ((size_t)length == sizeof EVENT_NAME - 1 && memcmp(name, EVENT_NAME, sizeof EVENT_NAME - 1) == 0);
-}
-
+/* A pipe or a file could be anything; and libuv ends the process when epoll refuses what was watched before, as it may with a
+ * nest of epoll descriptors. */
 int vhost_event_take(int fd) {
-  if (!is_event(fd)) return -EBADF;
+  if (!foreign_is_event(fd)) return -EBADF;
   const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
   if (copy < 0) return -errno;
   const int flags = fcntl(copy, F_GETFL);
@@ -45,20 +35,30 @@ int vhost_event_take(int fd) {
 
 void vhost_event_signal(int fd) {
   const uint64_t one = 1;
-  /* EAGAIN: it is signalled already. Anything else is the other side's loss. */
+  struct pollfd room = {.fd = fd, .events = POLLOUT};
+  /* No room: it is signalled already. Anything else is the other side's loss. */
+  if (poll(&room, 1, 0) != 1 || (room.revents & POLLOUT) == 0) return;
   ssize_t written;
   do {
     written = write(fd, &one, sizeof one);
   } while (written < 0 && errno == EINTR);
 }
 
+/* Takes what was signalled; an errno when it is of no use any more. */
+static int take_signal(int fd) {
+  uint64_t times;
+  struct iovec into = {.iov_base = &times, .iov_len = sizeof times};
+  ssize_t got = preadv2(fd, &into, 1, -1, RWF_NOWAIT);
+  if (got < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) got = read(fd, &times, sizeof times);
+  return got >= 0 || errno == EAGAIN || errno == EINTR ? 0 : errno;
+}
+
 static void on_kick(uv_poll_t *handle, int status, int events) {
   struct vhost_kick *kick = (struct vhost_kick *)handle;
-  uint64_t times;
   (void)events;
   /* An eventfd has no errors; what has some is not watched any more: libuv has stopped. */
   if (status < 0) return;
-  if (read(kick->fd, &times, sizeof times) < 0 && errno != EAGAIN && errno != EINTR) uv_poll_stop(handle);
+  if (take_signal(kick->fd) != 0) uv_poll_stop(handle);
   kick->kicked(kick->data);
 }
 

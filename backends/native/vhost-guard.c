@@ -4,7 +4,8 @@
  * Why so, and not siglongjmp: the touch may be in the middle of JavaScript (a window, see vhost-memory.c), from which there
  * is no jumping out. Why the whole: one signal for a session, not one for each page. A seal against shrinking is not
  * demanded, since memory of /dev/shm and hugetlbfs has none; huge pages that have run out raise the same signal.
- * Shared by all threads, as signal handlers are: a table of fixed size, changed under a lock and read without. */
+ * Shared by all threads, as signal handlers are: a table of fixed size, changed under a lock and read without. A mapping is
+ * touched by the thread that made it alone, and so its guard is its own. */
 #include "vhost-guard.h"
 
 #include <pthread.h>
@@ -12,10 +13,12 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
-#define GUARDS_MAX 4096
+/* As many mappings as Linux gives to a process (vm.max_map_count). */
+#define GUARDS_MAX 65536
 
 struct vhost_guard {
-  _Atomic uintptr_t start; /* 0: free. Written last when it is taken, and first when it is given back */
+  _Atomic uintptr_t owner; /* the thread; 0: free. Written last when it is taken, and first when it is given back */
+  uintptr_t start;
   size_t length;
   atomic_int *lost;
 };
@@ -31,8 +34,10 @@ static int replaced(uintptr_t address) {
   const int used = atomic_load(&guards_used);
   for (int index = 0; index < used; index++) {
     struct vhost_guard *guard = &guards[index];
-    const uintptr_t start = atomic_load(&guard->start);
-    if (start == 0 || address < start || address - start >= guard->length) continue;
+    /* Others may give theirs back, and take them for other mappings, while we look. */
+    if (atomic_load(&guard->owner) != (uintptr_t)pthread_self()) continue;
+    const uintptr_t start = guard->start;
+    if (address < start || address - start >= guard->length) continue;
     const int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     atomic_store(guard->lost, 1);
     return mmap((void *)start, guard->length, PROT_READ | PROT_WRITE, flags, -1, 0) != MAP_FAILED;
@@ -62,11 +67,12 @@ struct vhost_guard *vhost_guard_add(void *start, size_t length, atomic_int *lost
   pthread_once(&once, install);
   pthread_mutex_lock(&lock);
   for (int index = 0; index < GUARDS_MAX && guard == NULL; index++) {
-    if (atomic_load(&guards[index].start) != 0) continue;
+    if (atomic_load(&guards[index].owner) != 0) continue;
     guard = &guards[index];
+    guard->start = (uintptr_t)start;
     guard->length = length;
     guard->lost = lost;
-    atomic_store(&guard->start, (uintptr_t)start);
+    atomic_store(&guard->owner, (uintptr_t)pthread_self());
     if (atomic_load(&guards_used) <= index) atomic_store(&guards_used, index + 1);
   }
   pthread_mutex_unlock(&lock);
@@ -75,6 +81,6 @@ struct vhost_guard *vhost_guard_add(void *start, size_t length, atomic_int *lost
 
 void vhost_guard_remove(struct vhost_guard *guard) {
   pthread_mutex_lock(&lock);
-  atomic_store(&guard->start, 0);
+  atomic_store(&guard->owner, 0);
   pthread_mutex_unlock(&lock);
 }

@@ -7,8 +7,8 @@
 
 struct vhost_guard;
 
-/* From here on a touch beyond the end of the mapped file sets `lost` and finds zeroes instead of SIGBUS. NULL when no
- * more mappings can be guarded. */
+/* From here on a touch of this thread beyond the end of the mapped file sets `lost` and finds zeroes instead of SIGBUS.
+ * NULL when no more mappings can be guarded. */
 struct vhost_guard *vhost_guard_add(void *start, size_t length, atomic_int *lost);
 /* Before munmap(2). */
 void vhost_guard_remove(struct vhost_guard *guard);

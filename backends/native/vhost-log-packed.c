@@ -94,10 +94,13 @@ static bool roll_back(struct vhost_log *log, const uint8_t *ring, struct vhost_l
 static bool read_lists(struct vhost_log *log, struct vhost_log_heads *left, uint8_t *seen) {
   uint32_t total = 0;
   for (uint16_t index = 0; index < log->size; index++) log->next[index] = IN_ENTRY(index, guest16, ENTRY_NEXT);
-  for (uint16_t index = log->free_head; index < log->size && !seen[index]; index = log->next[index], total++) {
-    seen[index] = 1;
-    set_in_flight(log, index, 0);
+  uint16_t spare = log->free_head;
+  for (; spare < log->size && !seen[spare]; spare = log->next[spare], total++) {
+    seen[spare] = 1;
+    set_in_flight(log, spare, 0);
   }
+  /* A loop would give an entry to two requests. */
+  if (spare < log->size) return false;
   for (uint16_t head = 0; head < log->size; head++) {
     if (seen[head] || IN_ENTRY(head, volatile uint8_t, 0) != 1) continue;
     const uint64_t counter = IN_ENTRY(head, guest64, ENTRY_COUNTER);

@@ -1,6 +1,6 @@
 // The memory of a guest, mapped: what a vhost-user front end shares. Law: nothing that the other side does to the memory
 // file, cutting it off included, ends the process; it ends the session.
-import { fileIo, type VhostMemoryNative } from './file-io.js'
+import { fileIo, NoDescriptorError, type VhostMemoryNative } from './file-io.js'
 
 /** A region as the front end describes it (docs/interop/vhost-user.rst, "Memory regions description"). */
 export interface MemoryRegion {
@@ -88,9 +88,9 @@ export class VhostMemory {
   }
 }
 
-/** A memory file for the in-flight log, zeroed. @throws when there can be none */
+/** A memory file for the in-flight log, zeroed. @throws NoDescriptorError */
 export function memoryFile(bytes: number): number {
   const fd = fileIo.memoryFile(bytes)
-  if (fd < 0) throw new Error(`no memory file could be made: errno ${-fd}`)
+  if (fd < 0) throw new NoDescriptorError(-fd)
   return fd
 }

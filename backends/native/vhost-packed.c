@@ -89,6 +89,7 @@ int vhost_packed_next(struct vhost_ring *ring) {
     move(ring, &ring->avail, &ring->avail_wrap, count);
   }
   struct vhost_chain *chain = &ring->chains[id];
+  if (chain->out) return vhost_ring_broke(ring, "the in-flight log gives an entry to two requests");
   vhost_chain_begin(chain);
   const char *broken = build(ring, chain, count);
   if (broken != NULL) {

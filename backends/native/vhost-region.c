@@ -10,10 +10,13 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "foreign-fd.h"
+
 /* 0, or why this file cannot be mapped. Huge pages are mapped whole: `page` becomes their size. */
 static int look_at(int fd, uint64_t offset, uint64_t size, uint64_t *page) {
   struct stat status;
   struct statfs system;
+  if (!foreign_is_memory(fd)) return errno == EBADF ? EBADF : EOPNOTSUPP;
   if (fstat(fd, &status) != 0 || fstatfs(fd, &system) != 0) return errno;
   if (!S_ISREG(status.st_mode)) return EOPNOTSUPP;
   if (system.f_type != TMPFS_MAGIC && system.f_type != HUGETLBFS_MAGIC) return EOPNOTSUPP;

@@ -1,8 +1,7 @@
 // One vhost-user session, in the thread of its export. Law: whatever the front-end or its guest does, the worst that happens
 // is the end of this session, counted and logged once.
-import { closeSync } from 'node:fs'
 import { encodeMessage, ProtocolError, Session, VHOST_USER_BACKEND_CONFIG_CHANGE_MSG } from 'vhost-user-protocol'
-import { errnoName, FdSocket, isOwnEnd, UnusableDescriptor } from '../../backends/index.js'
+import { closeForeign, errnoName, FdSocket, isOwnEnd, UnusableDescriptor } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import type { EndedFault } from '../io/io-host.js'
 import { BlockDevice } from './device.js'
@@ -100,7 +99,7 @@ export class VhostUserConnection {
   #arrived(data: Uint8Array, descriptors: readonly number[]): void {
     if (descriptors.some((fd) => isOwnEnd(fd, this.#socket.fd) !== 0)) {
       // Kept, it would keep this very connection open when the front-end has gone.
-      for (const descriptor of descriptors) closeSync(descriptor)
+      for (const descriptor of descriptors) closeForeign(descriptor)
       return this.#end(unnamed(BROKEN_MESSAGE, 'a descriptor is the other end of a connection to this server', true))
     }
     this.#session.receive(data, descriptors)
@@ -133,14 +132,14 @@ export class VhostUserConnection {
       const errno = this.#socket.send(bytes, descriptors)
       if (errno !== 0) return this.#end(unnamed('disconnect', errnoName(errno)))
     }
-    for (const descriptor of this.#session.takeDiscarded()) closeSync(descriptor)
+    for (const descriptor of this.#session.takeDiscarded()) closeForeign(descriptor)
   }
 
   #takeChannel(descriptor: number): void {
     this.#channel?.close()
     this.#channel = undefined
     // Nothing that comes this way has a meaning: the messages that go out ask for no reply.
-    const close = (fds: readonly number[]) => fds.forEach((fd) => void closeSync(fd))
+    const close = (fds: readonly number[]) => fds.forEach(closeForeign)
     try {
       this.#channel = new FdSocket(descriptor, {
         arrived: (_, descriptors) => close(descriptors),
@@ -151,7 +150,7 @@ export class VhostUserConnection {
       })
     } catch (error) {
       if (!(error instanceof UnusableDescriptor)) throw error
-      closeSync(descriptor)
+      closeForeign(descriptor)
       throw new ProtocolError('bad-descriptors', `the channel for requests of the back-end: ${error.message}`)
     }
   }
@@ -170,7 +169,7 @@ export class VhostUserConnection {
     this.#channel?.close()
     this.#channel = undefined
     this.#socket.close()
-    for (const descriptor of this.#session.release()) closeSync(descriptor)
+    for (const descriptor of this.#session.release()) closeForeign(descriptor)
     this.#options.onEnd(settled)
   }
 }

@@ -1,6 +1,5 @@
 // The guest behind a session: its memory, its rings and the log of what they have in flight; here a session's orders are
 // carried out. Law: no ring runs before storage has let go of what an earlier session of the same export left behind.
-import { closeSync } from 'node:fs'
 import {
   DONE,
   type MappedRegion,
@@ -11,7 +10,7 @@ import {
   VIRTIO_F_INDIRECT_DESC,
   VIRTIO_F_RING_PACKED,
 } from 'vhost-user-protocol'
-import { errnoName, type RegionName, VhostMemory } from '../../backends/index.js'
+import { closeForeign, errnoName, type RegionName, VhostMemory } from '../../backends/index.js'
 import type { BlockDevice } from './device.js'
 import { InflightLog } from './inflight-log.js'
 import { Ring, type RingLimits } from './ring.js'
@@ -98,7 +97,7 @@ export class Guest {
 
   #add(region: MappedRegion): Result {
     const errno = this.#memory.add({ ...region, fd: region.descriptor })
-    closeSync(region.descriptor)
+    closeForeign(region.descriptor)
     if (errno !== 0) return refused(`${region.size} bytes of guest memory cannot be mapped: ${errnoName(errno)}`)
     this.#regions.push(region)
     return DONE

@@ -6,9 +6,9 @@
 // Each region has room for the largest ring: the log is asked for by the device's queue size, and a driver may run a ring of
 // more entries than that (the firmware of QEMU 10's guests asks for 128, and runs 256).
 // Law: a driver that turned the write cache off is not told of durability by a server that has forgotten it.
-import { closeSync, readSync, writeSync } from 'node:fs'
+import { readSync, writeSync } from 'node:fs'
 import type { InflightArea } from 'vhost-user-protocol'
-import { inflightBytes, memoryFile } from '../../backends/index.js'
+import { closeForeign, inflightBytes, isMemoryFile, memoryFile, NoDescriptorError } from '../../backends/index.js'
 import { QUEUES_MAX } from './device.js'
 
 const TAIL_BYTES = 64
@@ -43,7 +43,12 @@ export class InflightLog {
     const regionBytes = inflightBytes(QUEUE_SIZE_MAX, packed)
     const size = queues * regionBytes + TAIL_BYTES
     const area = { size: BigInt(size), offset: 0n, queues, queueSize }
-    return new InflightLog(memoryFile(size), area, regionBytes, false)
+    try {
+      return new InflightLog(memoryFile(size), area, regionBytes, false)
+    } catch (error) {
+      if (!(error instanceof NoDescriptorError)) throw error
+      return `an in-flight log of ${queues} rings cannot be made: ${error.message}`
+    }
   }
 
   /** The one that the front-end kept; the descriptor is the log's from here on. A sentence when it is not ours. */
@@ -52,14 +57,18 @@ export class InflightLog {
     const regionBytes = inflightBytes(QUEUE_SIZE_MAX, packed)
     const tail = new Uint8Array(1)
     try {
-      const isOurs = fits(queues, queueSize) && offset === 0n && size === BigInt(queues * regionBytes + TAIL_BYTES)
+      const isOurs =
+        isMemoryFile(fd) === 1 &&
+        fits(queues, queueSize) &&
+        offset === 0n &&
+        size === BigInt(queues * regionBytes + TAIL_BYTES)
       if (isOurs && readSync(fd, tail, 0, 1, queues * regionBytes) === 1) {
         return new InflightLog(fd, area, regionBytes, tail[0] === CACHE_OFF)
       }
     } catch {
       // Not a file that can be read: told below, as every other area that was not made here.
     }
-    closeSync(fd)
+    closeForeign(fd)
     return `an in-flight log of ${size} bytes for ${queues} rings of ${queueSize} entries is not one that was made here`
   }
 
@@ -80,7 +89,7 @@ export class InflightLog {
   }
 
   close(): void {
-    closeSync(this.fd)
+    closeForeign(this.fd)
   }
 }
 

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { ftruncateSync } from 'node:fs'
 import { after, describe, test } from 'node:test'
 import { SplitDriver } from '../support/vhost-drivers.js'
-import { GUEST_BASE, GuestMemory, shrinkableFile } from '../support/vhost-guest.js'
+import { GUEST_BASE, GuestMemory, shrinkableFile, USER_BASE } from '../support/vhost-guest.js'
 import { RING_KINDS } from '../support/vhost-kinds.js'
 import { commit, MISCHIEF, MISCHIEF_BYTES, MISCHIEF_OF } from '../support/vhost-mischief.js'
 import { BLK_IN, BLK_OUT, blockRequest, type DiskWishes, RamDisk } from '../support/vhost-ram-disk.js'
@@ -70,6 +70,30 @@ for (const [kind, driverOf] of RING_KINDS) {
       assert.deepEqual(disk.ring.used(), [])
       assert.equal(disk.guest.read(request.status, 1)[0], 0xff)
       assert.throws(() => disk.queue.complete(taken?.id ?? 0, 0, 0), /not out/)
+    })
+
+    test('a request in more pieces than 2,048, of regions of one byte, breaks its queue', async () => {
+      const pieces = 63
+      for (const [count, reason] of [
+        [32, undefined],
+        [33, /too many pieces/],
+      ] as const) {
+        const disk = open({ keep: true })
+        const { guest } = disk
+        for (let index = 0; index < pieces; index++) {
+          const at = BigInt(index)
+          const region = { guestAddress: END + at, userAddress: USER_BASE + BigInt(MISCHIEF_BYTES) + at, size: 1n }
+          assert.equal(guest.memory.add({ ...region, offset: at, fd: guest.fd }), 0)
+        }
+        const data = { address: END, length: pieces, writable: true }
+        const [header, status] = blockRequest(guest, BLK_IN, 0, []).chain
+        assert.ok(header && status)
+        disk.ring.add([header, ...Array(count).fill(data), status], true)
+        disk.kickNow()
+        if (reason === undefined) await disk.until(() => disk.taken.length === 1)
+        else await breaks(disk, reason)
+        for (const { id } of disk.taken) disk.queue.complete(id, 0, 0)
+      }
     })
 
     test('memory that is cut off while requests are out breaks the queue, and gives no bytes for the image', async () => {

@@ -153,6 +153,8 @@ for (const [kind, driverOf] of RING_KINDS) {
       assert.match((await spoiled(32 + 2, 0)) ?? '', /in-flight log/)
       assert.match((await spoiled(32 + 2, SIZE)) ?? '', /in-flight log/)
       assert.match((await spoiled(32 + 6, 65_535)) ?? '', /in-flight log/)
+      // The free list, nine entries on, is a loop: each of its entries would be given to request after request.
+      assert.match((await spoiled(32 + 32 * (SIZE - 1) + 2, 9)) ?? '', /in-flight log/)
     })
 
     if (packed) {

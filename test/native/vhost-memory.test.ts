@@ -115,6 +115,20 @@ describe("a guest's memory", () => {
     memory.close()
     closeSync(fd)
   })
+
+  test('seventy sessions may have all their regions at once', () => {
+    const fd = memoryFile(4096)
+    const sessions = Array.from({ length: 70 }, () => new VhostMemory())
+    for (const memory of sessions) {
+      for (let index = 0; index < MEMORY_REGIONS_MAX; index++) {
+        const address = BigInt(index) * 4096n
+        const region = { guestAddress: address, size: 4096n, userAddress: address, offset: 0n, fd }
+        assert.equal(memory.add(region), 0)
+      }
+    }
+    for (const memory of sessions) memory.close()
+    closeSync(fd)
+  })
 })
 
 describe('memory that is cut off under us', () => {

@@ -15,6 +15,8 @@ export interface FuseDisk {
   /** From now on whoever asks the file system for anything waits. */
   stop(): void
   goOn(): void
+  /** From now on whoever asks is told of an error. */
+  die(): Promise<unknown>
 }
 
 const PID_FILE = 'pid'
@@ -54,6 +56,10 @@ export async function mountFuse(scope: Scope, sizeMiB: number): Promise<FuseDisk
       while (!/^State:\tT/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) {}
     },
     goOn: () => child.kill('SIGCONT'),
+    die: () => {
+      child.kill('SIGKILL')
+      return ended
+    },
   }
 }
 
