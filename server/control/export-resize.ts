@@ -27,7 +27,9 @@ export async function resizeExport(entry: Export, size: number, scene: ResizeSce
   entry.inspect()
   // Bytes that somebody added are a part of the disk, and not cut off as if they were not.
   if (entry.length.grown) await entry.length.follow()
-  const hindered = obstacle(entry) ?? (size < entry.size ? await emptied(entry, size, scene) : undefined)
+  const isCut = size < entry.size
+  // Much may have happened while it was emptied.
+  const hindered = obstacle(entry) ?? (isCut ? ((await emptied(entry, size, scene)) ?? obstacle(entry)) : undefined)
   if (hindered !== undefined) return failed(hindered)
   const outcome = await entry.length.resize(size)
   if (outcome === EOPNOTSUPP) {

@@ -46,6 +46,10 @@ const LIVE = ['access', 'onSpace', 'reserve', 'readsSuspects', 'inject', 'tls', 
 /** What is fixed while an image is open, and the word for it. */
 const FIXED = { path: 'image', readOnly: 'read-only', detectsZeroes: 'detect-zeroes' } as const
 
+/** Words of the server alone; those at the top that are for all exports have become the exports' own. */
+const SERVER_KEYS = keysFor('server').filter((key) => key !== 'log-level' && !isOfExports(key))
+
+const isOfTls = (key: string) => key.startsWith('tls')
 const same = (one: unknown, other: unknown) => JSON.stringify(one) === JSON.stringify(other)
 
 /** Reads the configuration and applies it. A refusal has changed nothing. */
@@ -71,27 +75,29 @@ class Reload {
   readonly #options: ReloadOptions
   readonly #before: Config
   readonly #wanted: Config
+  /** Keys that take a restart. */
+  readonly #differing: readonly string[]
   readonly #result: Reloaded = { added: [], removed: [], changed: [], failed: [], unapplied: [] }
 
   constructor(options: ReloadOptions, wanted: Config) {
     this.#options = options
     this.#before = options.current()
-    this.#wanted = wanted
+    const differing = SERVER_KEYS.filter((key) => !same(wordOf(wanted, key), wordOf(this.#before, key)))
+    this.#differing = differing
+    this.#wanted = differing.some(isOfTls) ? this.#securedAsBefore(wanted) : wanted
   }
 
   async run(): Promise<Reloaded> {
     const { frontEnds, output, adopt, images, directory } = this.#options
     const [before, wanted] = [this.#before, this.#wanted]
-    const fixed = keysFor('server').filter((key) => key !== 'log-level' && !isOfExports(key))
-    const differing = fixed.filter((key) => !same(wordOf(wanted, key), wordOf(before, key)))
     // Certificates that were renewed under their old names; what cannot be read is refused before anything is changed.
     const { mode, offered } = wanted.tls
     const tls = { ...before.tls, mode, offered }
-    if (!differing.some((key) => key.startsWith('tls'))) frontEnds.secureBy(openTls(tls))
-    for (const key of differing) this.#result.unapplied.push(`${key} is another: restart candor for it`)
+    if (!this.#differing.some(isOfTls)) frontEnds.secureBy(openTls(tls))
+    for (const key of this.#differing) this.#result.unapplied.push(`${key} is another: restart candor for it`)
     if (!same(wanted.logLevel, before.logLevel)) output.level = wanted.logLevel
     await this.#exports()
-    const kept = Object.fromEntries(fixed.map((key) => [key, wordOf(before, key)]))
+    const kept = Object.fromEntries(SERVER_KEYS.map((key) => [key, wordOf(before, key)]))
     const { exports, logLevel, flags } = wanted
     const adopted = { ...before, tls, exports, logLevel, flags: { ...flags, ...kept } as ServeFlags }
     adopt(adopted)
@@ -101,6 +107,15 @@ class Reload {
       if (entry !== undefined && !named.has(name)) await this.#change(entry, folderExport(adopted, name, path))
     }
     return this.#result
+  }
+
+  /** Credentials that come or go take a restart, and exports do not ask for what is not offered before, or stop to ask. */
+  #securedAsBefore(wanted: Config): Config {
+    const { directory } = this.#options
+    const { tls, flags } = this.#before
+    const modeOf = (name: string) => (directory.holds(name) ? directory.find(name)?.config?.tls : undefined) ?? tls.mode
+    const exports = wanted.exports.map((each) => ({ ...each, tls: modeOf(each.name) }))
+    return { ...wanted, tls, exports, flags: { ...wanted.flags, tls: flags.tls } as ServeFlags }
   }
 
   async #exports(): Promise<void> {
@@ -161,7 +176,6 @@ class Reload {
   }
 }
 
-/** Words at the top that are for all exports: they have become the exports' own. */
 function isOfExports(key: string): boolean {
   return keysFor('export').includes(key) && LIMITS[key] === undefined
 }

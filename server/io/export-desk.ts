@@ -228,7 +228,7 @@ export class ExportDesk {
 
   /** Gives an export another policy, or other rules of access, while it is served. */
   async set(entry: DirectoryEntry, patch: Partial<ExportConfig>): Promise<ControlReply> {
-    const { name, host, config } = entry
+    const { name, host } = entry
     const { onSpace, reserve, readsSuspects, inject, access, limits } = patch
     const policy: Partial<ExportPolicy> = {
       ...(onSpace !== undefined && { onSpace }),
@@ -236,15 +236,15 @@ export class ExportDesk {
       ...(readsSuspects !== undefined && { readsSuspects }),
       ...(limits !== undefined && { limits }),
     }
-    if (inject !== undefined) {
-      const words = inject.map(({ text }) => text)
-      await answerOf(host, { command: 'inject', name, words })
-    }
+    const words = inject?.map(({ text }) => text)
+    if (words !== undefined) await answerOf(host, { command: 'inject', name, words })
     const reply = await answerOf(host, { command: 'set', name, policy })
     if (reply === undefined) return failed(stalledSentence(name))
-    if (!reply.ok || config === undefined) return reply
+    // It may have grown meanwhile, or be on its way out.
+    const now = this.#directory.holds(name) ? this.#directory.find(name) : undefined
+    if (!reply.ok || now?.config === undefined) return reply
     const rules = access === undefined ? {} : { access: new Access(access) }
-    this.#directory.replace({ ...entry, ...rules, config: { ...config, ...patch } })
+    this.#directory.replace({ ...now, ...rules, config: { ...now.config, ...patch } })
     return reply
   }
 }

@@ -130,6 +130,28 @@ test('certificates that were renewed are those of the next client; unusable ones
   assert.equal(await served.summary('c'), undefined)
 })
 
+test('TLS that comes or goes with the file waits for a restart: exports ask for what they asked for before', {
+  skip: needs(...TLS_PROGRAMS),
+}, async (t) => {
+  const material = makeTlsMaterial(lastFirst(t))
+  const [listen, credentials] = ['listen: [tcp:127.0.0.1:0]', `tls-dir: ${material.server}`]
+  const unapplied = ['tls-dir is another: restart candor for it']
+  for (const [before, after] of [
+    [[listen], [listen, credentials, 'tls: require']],
+    [[listen, credentials], [listen]],
+  ] as const) {
+    const served = await configured(t, ...before)
+    const [uri = ''] = served.candor.uris
+    const plain = () => Promise.all(['a', 'c'].map((name) => attach(new URL(`/${name}`, uri).href).then(() => 'plain')))
+    served.write({ a: [], b: [], c: [] }, ...after)
+    assert.deepEqual(await served.reload(), { ...NOTHING, added: ['c'], unapplied })
+    assert.deepEqual(await served.reload(), { ...NOTHING, unapplied })
+    await served.told('add', `own=${imageAt(served.path('own'), MIB)}`)
+    if (before.length === 1) assert.deepEqual(await plain(), ['plain', 'plain'])
+    else await assert.rejects(plain())
+  }
+})
+
 test('what takes a restart is told by its name, again and again, and the rest is applied', async (t) => {
   const served = await configured(t)
   const top = ['workers: 1', 'io-engine: pool', 'connections-max: 5']
