@@ -60,11 +60,15 @@ export class FdStore {
     return fd
   }
 
-  /** An image is served, and will be changed: its description outlives this process from here on, unless that fails. */
-  keep({ name: exportName, readOnly }: Pick<ExportConfig, 'name' | 'readOnly'>, fd: number): void {
+  /**
+   * An image is served, and will be changed: its description outlives this process from here on, unless that fails. `isKept`:
+   * the manager has it from the process before, and would not hear this one yet.
+   */
+  keep({ name: exportName, readOnly }: Pick<ExportConfig, 'name' | 'readOnly'>, fd: number, isKept = false): void {
     if (readOnly || fd < 0 || this.#notifySocket === undefined) return
     const name = nameOf(fstatSync(fd, { bigint: true }))
     this.#names.set(exportName, name)
+    if (isKept) return
     const errno = this.#tell(fd, 'FDSTORE=1', `FDNAME=${name}`, 'FDPOLL=0')
     if (errno !== DONE) this.unkept(exportName, errno)
   }

@@ -1,5 +1,6 @@
 // What the HTTP thread is told, by the main thread: which exports there are, and that this thread lives. The pulses of the
 // I/O threads are felt here too, so that one which stands still is in the log.
+import { closeSync } from 'node:fs'
 import type { Config } from './config.js'
 import type { ControlReply, ControlRequest } from './control/export-actions.js'
 import { type ExportDirectory, pulseAge, STALLED_MS } from './io/directory.js'
@@ -48,9 +49,12 @@ export class HttpDesk {
     const { answer, log } = this.#options
     this.#beat()
     this.#timer = setInterval(() => this.#beat(), HEARTBEAT_MS)
+    const isSame = moved?.host === http?.host && moved?.port === http?.port
+    // Where nobody accepts, nobody is to be let in by the kernel either.
+    if (moved !== undefined && !isSame) closeSync(moved.fd)
     if (http === undefined) return
     const { httpConnectionsMax: connectionsMax, httpWatchersMax: watchersMax } = limits
-    const fd = moved?.host === http.host && moved.port === http.port ? moved.fd : undefined
+    const fd = isSame ? moved?.fd : undefined
     this.#door = await openHttp(
       { ...http, fd, names, connectionsMax, watchersMax, observed: this.#observed },
       { answer, failed: ({ message }) => log.error({ error: message }, 'the HTTP thread ended: no metrics') },

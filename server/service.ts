@@ -24,10 +24,9 @@ import type { HttpAddress } from './observe/http.js'
 import { Log, LogOutput } from './observe/log.js'
 import type { RunningService, ServiceSurroundings } from './running-service.js'
 import { takeStateDirectory } from './state/state-directory.js'
-import { Channel } from './upgrade/channel.js'
 import type { MovedServer } from './upgrade/messages.js'
 import type { Predecessor } from './upgrade/predecessor.js'
-import { listenOnward, openFurther, takeUp, toldUnless, welcome } from './upgrade/take-over.js'
+import { listenOnward, openFurther, stubOf, takeUp, toldUnless, welcome } from './upgrade/take-over.js'
 import type { UpgradeSite } from './upgrade/upgrade.js'
 import { Upgrading } from './upgrade/upgrading.js'
 
@@ -105,8 +104,10 @@ class Service implements RunningService {
     }
     const [log, frontEnds, counters] = [this.#log, this.#frontEnds, this.#counters]
     const pulses = [this.#pulse, ...hosts.map(({ pulse }) => pulse)]
-    const closeDoors = () => Promise.all([this.#folders.close(), control?.leave(), door.close()])
-    return { log, limits, frontEnds, hosts, exports, counters, pulses, doors, closeDoors, endLog: this.#endLog }
+    const closeHttp = () => door.close()
+    const closeDoors = () => Promise.all([this.#folders.close(), control?.leave()])
+    const ways = { closeHttp, closeDoors, endLog: this.#endLog }
+    return { log, limits, frontEnds, hosts, exports, counters, pulses, doors, ...ways }
   }
 
   get exports(): Iterable<DirectoryEntry> {
@@ -163,9 +164,9 @@ class Service implements RunningService {
     if (moved.lockFd !== undefined) this.#locked(moved.lockFd)
     await toldUnless(log, () => this.#openControl(moved.controlFd))
     this.addresses.push(...(await listenOnward(moved, config, frontEnds, log)))
-    await toldUnless(log, () => this.#openHttp(moved.http))
     const stub = await predecessor.hear((guest) => welcome(frontEnds.nbd, guest))
-    this.upgrading.stub = moved.stubFd === undefined ? stub : new Channel(moved.stubFd)
+    this.upgrading.stub = stub ?? stubOf(moved, log)
+    await toldUnless(log, () => this.#openHttp(moved.http))
     await desk.alone(() => openFurther(config, desk, directory))
     await toldUnless(log, () => this.#folders.open())
   }

@@ -152,7 +152,7 @@ export class ExportDesk {
     const { name } = config
     try {
       const face = await host.open(config, image, this.#backings.shareFor(name, image.place, host), moved)
-      this.#options.store?.keep(config, image.fd)
+      this.#options.store?.keep(config, image.fd, moved !== undefined)
       return { entry: { name, face, access: new Access(config.access), host, config }, device: image.device }
     } catch (error) {
       this.#claims.leave(name)

@@ -1,5 +1,6 @@
 // How the exports of a thread come to rest, so that another process can go on with them. Law: while they are frozen nothing
 // is begun and nothing is answered; each request that was taken is done by then, or begins anew afterwards, in order.
+import { NoDescriptorError } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { freezeExport } from '../exports/moving.js'
 import type { MovedExport, OpenedExport } from '../exports/open-export.js'
@@ -33,7 +34,10 @@ export interface Freezable {
   isWanted(): boolean
 }
 
-/** What has come to rest; or names of exports whose storage does not give requests back, or cannot change processes. */
+/**
+ * What has come to rest; or names of exports whose storage does not give requests back, or cannot change processes; or why
+ * not every connection could be taken out.
+ */
 export type FrozenHost =
   | {
       readonly kind: 'frozen'
@@ -41,6 +45,7 @@ export type FrozenHost =
       readonly connections: readonly MovedConnection[]
     }
   | { readonly kind: 'busy'; readonly exports: readonly string[] }
+  | { readonly kind: 'short'; readonly sentence: string }
 
 function busyNames({ opened, connections, isActing }: Freezable): string[] {
   const waiting = [...opened].filter(([, { entry }]) => entry.waiting.oldest !== undefined).map(([name]) => name)
@@ -70,7 +75,12 @@ export async function freeze(host: Freezable, timeoutMs: number): Promise<Frozen
   }
   const fixed = [...host.opened.keys()].filter((name) => !moved.has(name))
   if (fixed.length > 0 || !host.isWanted()) return { kind: 'busy', exports: fixed }
-  takeAllOut(host)
+  try {
+    takeAllOut(host)
+  } catch (error) {
+    if (!(error instanceof NoDescriptorError)) throw error
+    return { kind: 'short', sentence: error.message }
+  }
   return { kind: 'frozen', exports: [...moved.values()], connections: [...host.takenOut] }
 }
 
@@ -87,7 +97,7 @@ async function letGuestsGo({ connections }: Freezable, deadline: number): Promis
   for (const guest of guests) guest.destroy()
 }
 
-/** What is left has come to its end, and only waits for its last replies to be taken. */
+/** What is left has come to its end, and only waits for its last replies to be taken. @throws NoDescriptorError */
 function takeAllOut({ connections, takenOut }: Freezable): void {
   for (const [number, connection] of connections) {
     const one = connection instanceof Connection ? takeOut(connection) : undefined

@@ -1,5 +1,6 @@
 // A connection in transmission as it can change processes: what was negotiated, what the peer has sent and nobody served,
 // what it waits for. Law: a request is in one of these places and no other: unserved, to be begun anew, or in a reply.
+import { closeSync } from 'node:fs'
 import { type DecodedRequest, ProtocolError, type ProtocolErrorCode } from 'nbd-protocol'
 import type { Hold } from '../exports/space-hold.js'
 import type { Connection } from './connection.js'
@@ -59,13 +60,18 @@ export interface ConnectionParts {
 /**
  * Takes a frozen connection out whose requests are answered, or to be begun anew; the object is of no more use. undefined
  * when it has come to its end, and only waits for its peer to take the last replies.
+ * @throws NoDescriptorError, and nothing has happened then
  */
 export function takeOut(connection: Connection): Omit<MovedConnection, 'connection' | 'exportName'> | undefined {
   const { receive, transport, transmission, established, client } = connection.parts
   if (!transport.canMove) return undefined
+  const fd = transport.duplicate()
   const abandoned = connection.abandon()
-  if (abandoned === undefined) return undefined
-  const { fd, unsent } = transport.takeOut()
+  if (abandoned === undefined) {
+    closeSync(fd)
+    return undefined
+  }
+  const unsent = transport.takeOut()
   const lost = abandoned.lost && { code: abandoned.lost.code, message: abandoned.lost.message }
   const { disconnected, slow, large } = transmission
   const unserved = receive.unserved(large.takeMoved())

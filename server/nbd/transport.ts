@@ -83,17 +83,18 @@ export class Transport {
     return this.#fd !== undefined && !this.#socket.destroyed
   }
 
-  /**
-   * The connection as a descriptor of its own, and what the kernel has not taken of its replies; the socket is of no more
-   * use, and tells nobody.
-   */
-  takeOut(): { readonly fd: number; readonly unsent: Uint8Array } {
+  /** The connection as a descriptor of its own, for a caller who closes it. @throws NoDescriptorError */
+  duplicate(): number {
     if (this.#fd === undefined) throw new TypeError('a socket without a descriptor cannot change processes')
-    const fd = duplicateDescriptor(this.#fd)
+    return duplicateDescriptor(this.#fd)
+  }
+
+  /** What the kernel has not taken of its replies; the socket is of no more use, and tells nobody. */
+  takeOut(): Uint8Array {
     const unsent = this.batch.unsent()
     this.release().on('error', () => {})
     this.#socket.destroy()
-    return { fd, unsent }
+    return unsent
   }
 
   /** Whether the peer is gone; then the socket is closed at once, since nobody is there to take anything. */

@@ -21,7 +21,7 @@ class Served {
     successor.channel.hear((message) => {
       if (message.kind !== 'successor') return
       this.#pid = message.pid
-      if (!successor.channel.ended) successor.channel.tell({ kind: 'noted' })
+      successor.channel.mention({ kind: 'noted' })
     })
   }
 

@@ -1,8 +1,10 @@
 // One end of the socket between the process that leaves and the one that takes over. Law: what is told is understood in
 // order, and a descriptor is there before the line that speaks of it.
 import { closeSync } from 'node:fs'
+import { constants } from 'node:os'
 import { errnoName, FdSocket } from '../../backends/index.js'
 
+const { EMFILE } = constants.errno
 /** Bytes of a line; nothing that is told comes near it but a client's last words. */
 const LINE_BYTES_MAX = 64 << 20
 
@@ -12,6 +14,7 @@ export class Channel<In extends { readonly kind: string }, Out> {
   readonly #arrived: In[] = []
   #text = Buffer.alloc(0)
   #ended = false
+  #failure = 0
   #wake: () => void = () => {}
   /** Hears what nobody waits for. */
   onMessage: ((message: In) => void) | undefined
@@ -21,12 +24,16 @@ export class Channel<In extends { readonly kind: string }, Out> {
   constructor(fd: number) {
     this.#socket = new FdSocket(fd, {
       arrived: (data, fds) => this.#take(data, fds),
-      ended: () => this.#end(),
+      ended: (errno) => {
+        this.#failure = errno
+        this.#end()
+      },
     })
   }
 
-  get fd(): number {
-    return this.#socket.fd
+  /** undefined once it has ended: the number may be another file's by then. */
+  get fd(): number | undefined {
+    return this.#ended ? undefined : this.#socket.fd
   }
 
   #take(data: Uint8Array, fds: readonly number[]): void {
@@ -52,6 +59,11 @@ export class Channel<In extends { readonly kind: string }, Out> {
   /** The other process is gone, or has no more to say. */
   get ended(): boolean {
     return this.#ended
+  }
+
+  /** Descriptors came for which this process has no room; what they belong to did not come either. */
+  get isShort(): boolean {
+    return this.#failure === EMFILE
   }
 
   /** The next message; undefined when there will be none, or not within `timeoutMs`. */
@@ -89,7 +101,17 @@ export class Channel<In extends { readonly kind: string }, Out> {
     if (errno !== 0) throw new Error(`the other process cannot be told: ${errnoName(errno)}`)
   }
 
+  /** The same for what is nobody's loss if nobody is there any more. */
+  mention(message: Out, descriptors: readonly number[] = []): void {
+    try {
+      this.tell(message, descriptors)
+    } catch {
+      // It is found out where it matters.
+    }
+  }
+
   close(): void {
+    this.#ended = true
     this.#socket.close()
     for (const fd of this.#descriptors.splice(0)) closeSync(fd)
   }

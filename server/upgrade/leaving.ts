@@ -19,7 +19,9 @@ export interface Leaving {
   readonly hosts: readonly IoHost[]
   /** Clients whose handshake was done while everything was at rest. */
   readonly kept: readonly ReadyGuest[]
-  /** HTTP and control: settles when what was asked there is answered. */
+  /** Listens for HTTP no more. */
+  closeHttp(): Promise<void>
+  /** Settles when what an operator has asked is answered. */
   closeDoors(): Promise<unknown>
   /** The last lines of the log. */
   endLog(): Promise<void>
@@ -32,10 +34,14 @@ function forward(successor: Successor, { guest, handOver }: ReadyGuest): void {
   const { established, leftover, fd } = handOver
   try {
     const words = { guest: { peer, since, established }, leftover: Buffer.from(leftover).toString('base64') }
-    if (!successor.channel.ended) successor.tell({ kind: 'late', ...words }, [fd])
+    successor.channel.mention({ kind: 'late', ...words }, [fd])
   } finally {
     closeSync(fd)
   }
+}
+
+function withPatience(act: Promise<unknown>): Promise<unknown> {
+  return Promise.race([act, pause(PATIENCE_MS, undefined, { ref: false })])
 }
 
 /** Resolves when nobody needs this process any more. */
@@ -46,9 +52,11 @@ export async function leave(successor: Successor, parts: Leaving): Promise<void>
   nbd.divert((ready) => forward(successor, ready))
   frontEnds.leave()
   const stays = parts.announce(successor.pid)
-  if (!successor.channel.ended) successor.tell({ kind: 'announced', stays })
+  // Its address may be asked for in other words by the process that takes over: it is free when that hears of it.
+  await withPatience(parts.closeHttp())
+  successor.channel.mention({ kind: 'announced', stays })
   const rest = Promise.all([parts.closeDoors(), ...hosts.map((host) => host.abandon())])
-  await Promise.race([rest, pause(PATIENCE_MS, undefined, { ref: false })])
+  await withPatience(rest)
   const tunnels = openTunnels()
   if (tunnels > 0)
     log.info({ connections: tunnels }, 'TLS connections go on through this process, which stays for them')

@@ -15,6 +15,8 @@ import {
 import { unpack } from './packing.js'
 
 const DIED = 'the process that was to be taken over has ended: start anew'
+const SHORT =
+  'the new process may not open as many files as are handed over: raise the limit of open files (LimitNOFILE=, ulimit -Hn)'
 
 type Told<Kind extends ToSuccessor['kind']> = Extract<ToSuccessor, { readonly kind: Kind }>
 
@@ -32,35 +34,32 @@ export class Predecessor {
     return fd !== undefined && /^\d+$/.test(fd) ? new Predecessor(Number(fd)) : undefined
   }
 
-  #tell(message: ToPredecessor): void {
-    try {
-      this.#channel.tell(message)
-    } catch {
-      // It has ended, which is found out where it matters.
-    }
+  /** Why no more is heard. */
+  get #end(): OpenError {
+    return new OpenError(this.#channel.isShort ? SHORT : DIED)
   }
 
   async #expect<Kind extends ToSuccessor['kind']>(kind: Kind): Promise<Told<Kind>> {
     const message = await this.#channel.next()
-    if (message === undefined) throw new OpenError(DIED)
+    if (message === undefined) throw this.#end
     if (message.kind !== kind) throw new TypeError(`'${message.kind}' was said out of turn`)
     return message as Told<Kind>
   }
 
   /** This process goes no further. */
   refuse(sentence: string): void {
-    this.#tell({ kind: 'refused', sentence })
+    this.#channel.mention({ kind: 'refused', sentence })
   }
 
   /** Introduces this process; returns the exports for which threads are to be started. @throws OpenError */
   async introduce(): Promise<Told<'prepare'>['exports']> {
-    this.#tell({ kind: 'hello', format: HAND_OVER_FORMAT, version: VERSION })
+    this.#channel.mention({ kind: 'hello', format: HAND_OVER_FORMAT, version: VERSION })
     return (await this.#expect('prepare')).exports
   }
 
   /** Asks for everything. @throws OpenError */
   async receive(): Promise<MovedServer> {
-    this.#tell({ kind: 'prepared' })
+    this.#channel.mention({ kind: 'prepared' })
     const [file, ...descriptors] = await this.#descriptors()
     if (file === undefined) throw new TypeError('a state came without its descriptors')
     const bytes = Buffer.alloc(fstatSync(file).size)
@@ -73,7 +72,7 @@ export class Predecessor {
     const descriptors: number[] = []
     for (;;) {
       const message = await this.#channel.next()
-      if (message === undefined) throw new OpenError(DIED)
+      if (message === undefined) throw this.#end
       if (message.kind === 'state') return descriptors
       if (message.kind !== 'descriptors') throw new TypeError(`'${message.kind}' was said out of turn`)
       descriptors.push(...this.#channel.takeDescriptors(message.count))
@@ -85,11 +84,11 @@ export class Predecessor {
    * before it goes on itself, so that what it handed over is nobody else's.
    */
   async mayServe(): Promise<boolean> {
-    this.#tell({ kind: 'ready' })
+    this.#channel.mention({ kind: 'ready' })
     const message = await this.#channel.next()
     if (message !== undefined && message.kind !== 'commit')
       throw new TypeError(`'${message.kind}' was said out of turn`)
-    this.#tell({ kind: 'serving' })
+    this.#channel.mention({ kind: 'serving' })
     return message !== undefined
   }
 

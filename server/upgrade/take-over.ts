@@ -2,7 +2,7 @@
 // the process that then goes on.
 import { resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
-import { OpenError } from '../../backends/index.js'
+import { OpenError, UnusableDescriptor } from '../../backends/index.js'
 import type { Config, ExportConfig } from '../config.js'
 import type { ExportPolicy } from '../exports/export-options.js'
 import type { MovedExport } from '../exports/open-export.js'
@@ -16,7 +16,8 @@ import type { NbdServer } from '../nbd/server.js'
 import { addSections, PULSE_SECTIONS, SERVER_SECTIONS } from '../observe/counter-sections.js'
 import type { Counters } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
-import type { LateGuest, MovedServer } from './messages.js'
+import { Channel } from './channel.js'
+import type { LateGuest, MovedServer, ToPredecessor, ToSuccessor } from './messages.js'
 import type { Predecessor } from './predecessor.js'
 
 /** What an export that is taken over is served as: by our configuration, if that does not speak of another image. */
@@ -146,6 +147,20 @@ function furtherAddresses(moved: MovedServer, { listen, listensByDefault }: Conf
   if (listensByDefault && moved.listeners.some(({ wanted }) => wanted.kind === 'inherited')) return []
   const known = moved.listeners.map(({ wanted }) => wanted)
   return listen.filter((address) => !known.some((wanted) => isDeepStrictEqual(wanted, address)))
+}
+
+/** The way to a process that stays, as it was handed over; undefined where there is none, or it leads nowhere. */
+export function stubOf({ stubFd }: MovedServer, log: Log): Channel<ToSuccessor, ToPredecessor> | undefined {
+  if (stubFd === undefined) return undefined
+  try {
+    const stub: Channel<ToSuccessor, ToPredecessor> = new Channel(stubFd)
+    stub.onEnd = () => stub.close()
+    return stub
+  } catch (error) {
+    if (!(error instanceof UnusableDescriptor)) throw error
+    log.warn({ error: error.message }, 'the process that waits for the end of the service cannot be told who serves')
+    return undefined
+  }
 }
 
 /** A client whose handshake ended with the other process. */

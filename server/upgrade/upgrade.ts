@@ -28,7 +28,9 @@ export interface UpgradeSite {
   readonly exports: readonly { readonly name: string; readonly device: number }[]
   readonly counters: Counters
   readonly pulses: readonly Counters[]
-  /** HTTP and control: settles when what was asked there is answered. */
+  /** Listens for HTTP no more. */
+  closeHttp(): Promise<void>
+  /** Settles when what an operator has asked is answered. */
   closeDoors(): Promise<unknown>
   /** The last lines of the log. */
   endLog(): Promise<void>
@@ -132,6 +134,8 @@ export class Upgrade {
 
   async #bringToRest(): Promise<void> {
     const { frontEnds, hosts, limits } = this.#site
+    // Clients may have come, and files been opened, while the new process started.
+    this.#refuseScarcity()
     this.#pausedAt = performance.now()
     frontEnds.vhostUser.isFrozen = true
     this.#refuseGuests()
@@ -139,6 +143,7 @@ export class Upgrade {
     this.#rest = await Promise.all(
       hosts.map(async (host) => ({ host, frozen: await unlessStalled(host, host.freeze(limits.upgradePauseMs)) })),
     )
+    for (const { frozen } of this.#rest) if (frozen?.kind === 'short') throw new UpgradeFailure(frozen.sentence)
     const busy = this.#rest.flatMap(({ frozen }) => (frozen?.kind === 'busy' ? frozen.exports : []))
     if (busy.length === 0 && this.#rest.every(({ frozen }) => frozen?.kind === 'frozen')) return
     const whose = busy.length === 0 ? 'an export' : busy.join(', ')

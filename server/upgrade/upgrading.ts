@@ -113,17 +113,13 @@ export class Upgrading {
   /** Settles when the process that stays knows who serves, and passes no signal to this one any more. */
   async #tellStub(pid: number): Promise<void> {
     const { stub } = this
-    if (stub === undefined) return
+    if (stub === undefined || stub.ended) return
     const hearAsBefore = stub.onMessage
     const noted = new Promise<void>((resolve) => {
       stub.onMessage = (message) => (message.kind === 'noted' ? resolve() : hearAsBefore?.(message))
     })
-    try {
-      stub.tell({ kind: 'successor', pid })
-      await Promise.race([noted, pause(STUB_PATIENCE_MS, undefined, { ref: false })])
-    } catch {
-      // It is gone, and with it whoever wanted to know.
-    }
+    stub.mention({ kind: 'successor', pid })
+    await Promise.race([noted, pause(STUB_PATIENCE_MS, undefined, { ref: false })])
   }
 
   /** Settles when nobody needs this process any more. */
@@ -138,11 +134,11 @@ export class Upgrading {
 
   #leave(successor: Successor, kept: Leaving['kept']): void {
     const { manager, site } = this.#options
-    const { log, frontEnds, hosts, closeDoors, endLog } = site()
+    const { log, frontEnds, hosts, closeHttp, closeDoors, endLog } = site()
     const announce = (pid: number) => {
       manager?.succeeded(pid)
       return this.stays
     }
-    this.#left = leave(successor, { log, frontEnds, hosts, kept, closeDoors, endLog, announce })
+    this.#left = leave(successor, { log, frontEnds, hosts, kept, closeHttp, closeDoors, endLog, announce })
   }
 }

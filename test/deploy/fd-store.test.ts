@@ -2,9 +2,11 @@
 // description that was there, and by no other.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { temporaryFolder } from '../support/candor.js'
+import { until } from '../support/controlled.js'
 import { attach, command, lastFirst, MIB, type Scope, stamped } from '../support/faults.js'
 import { sparseFile } from '../support/loop-disk.js'
 import { needs, needsRoot } from '../support/requirements.js'
@@ -93,6 +95,35 @@ test('an image that was let go of and taken up again is kept as it is held now',
   const other = ['--http', 'off', '--listen', 'tcp:127.0.0.1:0', '--state-dir', folder]
   assert.match((await command(['serve', image, ...other])).stderr, /in use by another program/)
   await manager.start('serve', image, ...words)
+})
+
+test('an image that the process after an upgrade is the first to open is kept as well', {
+  skip: needs('python3'),
+}, async (t) => {
+  const scope = lastFirst(t)
+  const { path: folder, remove } = temporaryFolder()
+  scope.after(remove)
+  const file = join(folder, 'candor.yaml')
+  const configure = (...names: readonly string[]) => {
+    const exports = names.map((name) => `  ${name}: { image: ${join(folder, name)} }\n`)
+    writeFileSync(file, `exports:\n${exports.join('')}`)
+  }
+  const { manager, words, ctl } = sceneIn(scope)
+  for (const name of ['one', 'two']) sparseFile(join(folder, name), MIB)
+  configure('one')
+  await manager.start('serve', '--config', file, ...words)
+  configure('one', 'two')
+  const before = manager.heard.length
+  assert.equal((await ctl('upgrade')).code, 0)
+  const heard = async () => manager.heard.slice(before)
+  const since = await until('ready', heard, (lines) => lines.filter((line) => line === 'ready').length === 1)
+  assert.equal(since.filter((line) => line.startsWith('stored')).length, 1, since.join('\n'))
+  assert.deepEqual(
+    since.filter((line) => line.startsWith('ignored')),
+    [],
+  )
+  assert.equal(await manager.end('SIGTERM'), 0)
+  assert.equal(manager.heard.filter((line) => line.startsWith('removed')).length, 2, manager.heard.join('\n'))
 })
 
 test('what failed to be written while no server ran, and somebody else was told, is suspect in the next one', {

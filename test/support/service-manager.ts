@@ -1,5 +1,5 @@
 // A service manager in the small: it starts candor, hears sd_notify(3), and keeps descriptions for the next start, as systemd
-// does (FDSTORE, LISTEN_FDS). Python has what Node lacks for it: datagrams with descriptors.
+// does (FDSTORE, LISTEN_FDS), and hears the main process alone. Python has what Node lacks for it: datagrams with descriptors.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
@@ -7,15 +7,31 @@ import { CANDOR_MAIN } from './candor.js'
 import type { Scope } from './faults.js'
 
 const MANAGER = `
-import json, os, signal, socket, subprocess, sys, threading
+import array, ctypes, json, os, signal, socket, struct, subprocess, sys, threading
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 notify.bind(sys.argv[1])
-store, child = {}, None
+store, main = {}, 0
 def say(*words): print(*words, flush=True)
+def receive():
+    text, ancillary, _, _ = notify.recvmsg(4096, socket.CMSG_SPACE(12) + socket.CMSG_SPACE(4))
+    fds, sender = array.array('i'), 0
+    for _, kind, data in ancillary:
+        if kind == socket.SCM_RIGHTS: fds.frombytes(data)
+        else: sender = struct.unpack('3i', data)[0]
+    return dict(line.split('=', 1) for line in text.decode().split('\\n')), fds, sender
 def hear():
+    global main
     while True:
-        text, fds, _, _ = socket.recv_fds(notify, 4096, 8)
-        words = dict(line.split('=', 1) for line in text.decode().split('\\n'))
+        words, fds, sender = receive()
+        # As with NotifyAccess=main.
+        if sender != main:
+            for fd in fds: os.close(fd)
+            say('ignored', *words)
+            continue
+        if 'MAINPID' in words: main = int(words['MAINPID'])
         name = words.get('FDNAME')
         if words.get('FDSTORE') == '1':
             os.set_inheritable(fds[0], False)
@@ -38,11 +54,11 @@ for line in sys.stdin:
         def lay_out():
             for at, fd in enumerate(high): os.dup2(fd, 3 + at, inheritable=True)
         argv = ['sh', '-c', 'export LISTEN_PID=$$; exec "$@"', 'sh', *arguments]
-        child = subprocess.Popen(argv, env=env, preexec_fn=lay_out, close_fds=False, stdout=subprocess.DEVNULL)
+        main = subprocess.Popen(argv, env=env, preexec_fn=lay_out, close_fds=False, stdout=subprocess.DEVNULL).pid
         for fd in high: os.close(fd)
     else:
-        child.send_signal(getattr(signal, word))
-        say('ended', child.wait())
+        os.kill(main, getattr(signal, word))
+        say('ended', os.waitstatus_to_exitcode(os.waitpid(main, 0)[1]))
 `
 
 export interface SmallServiceManager {
@@ -50,7 +66,7 @@ export interface SmallServiceManager {
   start(...words: readonly string[]): Promise<void>
   /** Sends a signal and waits for the end; returns the exit code, or minus the signal. */
   end(signal: NodeJS.Signals): Promise<number>
-  /** What was heard: 'stored NAME', 'removed NAME', 'ready', 'ended CODE'. */
+  /** What was heard: 'stored NAME', 'removed NAME', 'ready', 'ended CODE', and 'ignored KEYS' of another process. */
   readonly heard: readonly string[]
 }
 

@@ -202,3 +202,31 @@ async function stays(scope: Scope, init: readonly string[]): Promise<void> {
     'the final sync failed, and whoever waits for process 1 learns of it',
   )
 }
+
+test('when the process that stays is killed, further upgrades go on without it', {
+  skip: needsRoot('unshare', 'setpriv'),
+}, async (t) => {
+  const scope = lastFirst(t)
+  const folder = folderOf(scope)
+  // Process 1 does not end with the first process.
+  const init = ['sh', '-c', '"$@" & wait; exec sleep 1000', 'sh']
+  const wrapper = ['unshare', '--pid', '--fork', '--mount-proc', '--kill-child', '--', ...init]
+  const server = await control(scope, folder, { words: [disk(folder)], wrapper })
+  const [init1 = 0] = pidsInside(server.candor.pid)
+  const [first = 0] = pidsInside(init1)
+  const began = async () => (await server.candor.metrics()).get('process_start_time_seconds')
+  const before = await began()
+  await server.told<UpgradeResult>('upgrade')
+  // The new process answers there when it knows of the one that stays.
+  await until('the new process', began, (since) => since !== before)
+  kill(first, 'SIGKILL')
+  const uri = `nbd+unix:///disk?socket=${join(folder, 'nbd')}`
+  // Descriptors that are free by then are theirs.
+  const clients = [await attach(uri), await attach(uri), await attach(uri)]
+  for (let upgrade = 0; upgrade < 2; upgrade++) {
+    await server.told<UpgradeResult>('upgrade')
+    for (const client of clients) await client.write(0, stamped(0, MIB))
+  }
+  await clients[0]?.flush()
+  assert.deepEqual(logged(server.candor, /came to nothing|cannot be told/), [])
+})
