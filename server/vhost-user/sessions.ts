@@ -38,7 +38,12 @@ export class VhostUserSessions {
       before: this.#settled.get(served) ?? Promise.resolve(),
       onEnd: (settled) => {
         this.#attached.delete(attached)
-        this.#settled.set(served, Promise.all([this.#settled.get(served), settled]))
+        const all = Promise.all([this.#settled.get(served), settled])
+        // Not `all` itself, which resolves with what came before, and that with what came before it.
+        this.#settled.set(
+          served,
+          all.then(() => undefined),
+        )
         onEnd()
       },
     })
