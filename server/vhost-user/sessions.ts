@@ -3,11 +3,13 @@
 import { closeSync } from 'node:fs'
 import { hungUp } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
+import type { Log } from '../observe/log.js'
 import { VhostUserConnection, type VhostUserOptions } from './connection.js'
 
-export interface AttachOptions extends Omit<VhostUserOptions, 'served' | 'before' | 'onEnd'> {
+export interface AttachOptions extends Omit<VhostUserOptions, 'served' | 'before' | 'onRefused' | 'onEnd'> {
   /** undefined: there is no such export. */
   readonly served: Export | undefined
+  readonly log: Log
   readonly onEnd: () => void
 }
 
@@ -35,6 +37,7 @@ export class VhostUserSessions {
     const connection = new VhostUserConnection({
       ...options,
       served,
+      onRefused: (reason) => options.log.guestRefused(served.name, reason),
       before: this.#settled.get(served) ?? Promise.resolve(),
       onEnd: (settled) => {
         this.#attached.delete(attached)
