@@ -37,6 +37,7 @@ export class Session {
   readonly #agreement: Agreement = { phase: 'opened', features: 0n, protocolFeatures: 0n, status: 0n }
   #outstanding: Outstanding | undefined
   #replies: Reply[] = []
+  #refusals: string[] = []
   #unused: number[] = []
 
   constructor(device: Device) {
@@ -93,8 +94,10 @@ export class Session {
     const { frame, answers, step } = outstanding
     step.settle?.(result)
     const reply = step.reply?.(result)
-    if (reply !== undefined) this.#reply(frame.request, reply.payload, reply.descriptors)
-    else if (!answers) this.#acknowledge(frame, result)
+    if (reply !== undefined) {
+      if (result.kind === 'refused') this.#noteRefusal(frame, result.reason)
+      this.#reply(frame.request, reply.payload, reply.descriptors)
+    } else if (!answers) this.#acknowledge(frame, result)
     else if (result.kind === 'refused') throw new ProtocolError('refused', result.reason)
   }
 
@@ -103,6 +106,11 @@ export class Session {
     const replies = this.#replies
     this.#replies = []
     return replies
+  }
+
+  /** What was refused since the last call, where the front-end is told of it and the session goes on: sentences. */
+  takeRefusals(): string[] {
+    return this.#refusals.splice(0)
   }
 
   /** Descriptors that nobody needs any more. */
@@ -158,8 +166,16 @@ export class Session {
   /** "REPLY_ACK": zero on success. A refusal that nobody asked for ends the session, since the other side believes else. */
   #acknowledge(frame: Frame, result: Result): void {
     const refused = result.kind === 'refused'
-    if (this.#asksForReply(frame)) this.#reply(frame.request, encodeU64(refused ? 1n : 0n), [])
-    else if (refused) throw new ProtocolError('refused', result.reason)
+    if (!this.#asksForReply(frame)) {
+      if (refused) throw new ProtocolError('refused', result.reason)
+      return
+    }
+    if (refused) this.#noteRefusal(frame, result.reason)
+    this.#reply(frame.request, encodeU64(refused ? 1n : 0n), [])
+  }
+
+  #noteRefusal({ request }: Frame, reason: string): void {
+    this.#refusals.push(`${requestName(request)}: ${reason}`)
   }
 
   #reply(request: number, payload: Uint8Array, descriptors: readonly number[]): void {

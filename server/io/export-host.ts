@@ -152,7 +152,8 @@ export class ExportHost implements IoHost {
     const found = this.#registry.find(exportName)
     const served = found !== undefined && this.#leaving.has(found) ? undefined : found
     const [onFault, onEnd] = [(fault: EndedFault) => this.#faulted(connection, fault), () => this.#ended(connection)]
-    const attached = this.#vhostUsers.attach({ fd, served, client, limits: this.#options.limits, onFault, onEnd })
+    const { limits, log } = this.#options
+    const attached = this.#vhostUsers.attach({ fd, served, client, limits, log, onFault, onEnd })
     if (attached === undefined) return
     if (this.#draining) attached.drain()
     this.#connections.set(connection, attached)

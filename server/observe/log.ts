@@ -150,6 +150,10 @@ export class Log implements ExportWitness {
     this.error({ export: name, state, reason }, `export ${name} is ${state}: ${reason}`)
   }
 
+  guestRefused(name: string, reason: string): void {
+    this.limited(`refused to the front-end of a guest on export ${name}: ${reason}`, { export: name, reason })
+  }
+
   requestsDropped(name: string, { client, command, offset, length }: Failure): void {
     const kind = `${commandName(command)} dropped on export ${name}: its connection was lost before it began`
     this.limited(kind, { export: name, client, command: commandName(command), offset, length })

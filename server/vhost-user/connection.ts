@@ -19,6 +19,8 @@ export interface VhostUserOptions {
   readonly before: Promise<unknown>
   /** Called when the fault is found, before the peer can notice the end. */
   readonly onFault: (fault: EndedFault) => void
+  /** Something was refused, and the session goes on: a sentence. */
+  readonly onRefused: (reason: string) => void
   /** Called once, when the socket is closed; the promise resolves when storage has let go of the guest's memory. */
   readonly onEnd: (settled: Promise<unknown>) => void
 }
@@ -132,6 +134,7 @@ export class VhostUserConnection {
       const errno = this.#socket.send(bytes, descriptors)
       if (errno !== 0) return this.#end(unnamed('disconnect', errnoName(errno)))
     }
+    for (const reason of this.#session.takeRefusals()) this.#options.onRefused(reason)
     for (const descriptor of this.#session.takeDiscarded()) closeForeign(descriptor)
   }
 

@@ -153,7 +153,8 @@ export class Guest {
   async #reset(): Promise<Result> {
     await Promise.all([...this.#rings.values()].map((ring) => ring.stop()))
     this.#rings.clear()
-    return DONE
+    // What was held is dropped, and its descriptors are of a table that the driver makes anew.
+    return this.#log === undefined || this.#log.clear() ? DONE : refused(UNWRITABLE)
   }
 
   #writeConfig(offset: number, data: Uint8Array): Result {

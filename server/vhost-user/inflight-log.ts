@@ -88,6 +88,20 @@ export class InflightLog {
     }
   }
 
+  /** Nothing is in flight any more, and no ring has a region mapped; false when it cannot be written. */
+  clear(): boolean {
+    const nothing = new Uint8Array(this.#regionBytes)
+    try {
+      for (let index = 0; index < this.area.queues; index++) {
+        if (writeSync(this.fd, nothing, 0, nothing.length, index * nothing.length) !== nothing.length) return false
+      }
+      return true
+    } catch {
+      // As in `noteCache`.
+      return false
+    }
+  }
+
   close(): void {
     closeForeign(this.fd)
   }

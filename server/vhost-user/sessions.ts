@@ -3,11 +3,13 @@
 import { closeSync } from 'node:fs'
 import { hungUp } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
+import type { Log } from '../observe/log.js'
 import { VhostUserConnection, type VhostUserOptions } from './connection.js'
 
-export interface AttachOptions extends Omit<VhostUserOptions, 'served' | 'before' | 'onEnd'> {
+export interface AttachOptions extends Omit<VhostUserOptions, 'served' | 'before' | 'onRefused' | 'onEnd'> {
   /** undefined: there is no such export. */
   readonly served: Export | undefined
+  readonly log: Log
   readonly onEnd: () => void
 }
 
@@ -35,10 +37,16 @@ export class VhostUserSessions {
     const connection = new VhostUserConnection({
       ...options,
       served,
+      onRefused: (reason) => options.log.guestRefused(served.name, reason),
       before: this.#settled.get(served) ?? Promise.resolve(),
       onEnd: (settled) => {
         this.#attached.delete(attached)
-        this.#settled.set(served, Promise.all([this.#settled.get(served), settled]))
+        const all = Promise.all([this.#settled.get(served), settled])
+        // Not `all` itself, which resolves with what came before, and that with what came before it.
+        this.#settled.set(
+          served,
+          all.then(() => undefined),
+        )
         onEnd()
       },
     })

@@ -171,7 +171,10 @@ export class FrontEnd extends Conversation {
 
   /** The answer, when it comes. */
   async answer(id: number): Promise<Answer> {
-    while (!this.isAnswered(id)) await pause(1)
+    while (!this.isAnswered(id)) {
+      assert.ok(!this.ended, `the session ended instead of an answer to request ${id}`)
+      await pause(1)
+    }
     const answer = this.#answers.get(id)
     this.#answers.delete(id)
     return answer ?? assert.fail()

@@ -11,13 +11,18 @@ export const RING_SIZE = 64
 
 export class GuestMachine {
   readonly memory = new GuestMemory(MEMORY_BYTES)
-  readonly ring: RingDriver
+  ring: RingDriver
   readonly kick = eventFd()
   readonly call = eventFd()
   inflight: { readonly fd: number; readonly area: InflightArea } | undefined
 
   constructor(packed = false) {
     this.ring = packed ? new PackedDriver(this.memory, RING_SIZE) : new SplitDriver(this.memory, RING_SIZE)
+  }
+
+  /** As a driver after a reset: an empty ring, elsewhere. */
+  beginAnew(): void {
+    this.ring = new SplitDriver(this.memory, RING_SIZE)
   }
 
   close(): void {

@@ -4,13 +4,18 @@ import { closeSync, openSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import {
   bits,
+  decodeU64,
   encodeMessage,
   encodeU64,
+  encodeVringAddress,
+  encodeVringFile,
   VHOST_USER_NEED_REPLY_FLAG,
   VHOST_USER_PROTOCOL_F_BACKEND_REQ,
   VHOST_USER_SET_BACKEND_REQ_FD,
   VHOST_USER_SET_OWNER,
   VHOST_USER_SET_PROTOCOL_FEATURES,
+  VHOST_USER_SET_VRING_ADDR,
+  VHOST_USER_SET_VRING_KICK,
   VIRTIO_BLK_F_FLUSH,
 } from 'vhost-user-protocol'
 import { attach, lastFirst } from '../support/faults.js'
@@ -71,4 +76,23 @@ test('a front-end that breaks the protocol, or a guest that breaks its ring, end
   await client.flush()
   assert.ok(readFileSync(image).subarray(0, 4096).equals(patternOf(4096, 7)))
   await client.disconnect()
+})
+
+test('what a front-end is refused that goes on all the same stands in the log, with its reason', async (t) => {
+  const scope = lastFirst(t)
+  const { candor, socket } = await serveGuests(scope)
+  const front = await newGuest(scope, socket)
+  await front.stopRing()
+  // A ring that lies nowhere in the guest's memory.
+  const nowhere = { index: 0, flags: 0, descriptor: 4096n, available: 8192n, used: 12_288n, log: 0n }
+  await front.tell(VHOST_USER_SET_VRING_ADDR, encodeVringAddress(nowhere))
+  const kick = encodeVringFile({ index: 0, hasDescriptor: true })
+  const fds = [front.machine.kick]
+  const answer = await front.ask(VHOST_USER_SET_VRING_KICK, kick, fds, VHOST_USER_NEED_REPLY_FLAG)
+  assert.equal(decodeU64(answer.payload), 1n)
+  const { stderr } = await candor.stop()
+  assert.match(
+    stderr,
+    /refused to the front-end of a guest on export disk: SET_VRING_KICK: ring 0 cannot be served: EFAULT/,
+  )
 })

@@ -4,6 +4,7 @@ import { test } from 'node:test'
 import {
   VIRTIO_BLK_S_IOERR as IOERR,
   VIRTIO_BLK_S_OK as OK,
+  VHOST_USER_RESET_DEVICE,
   VIRTIO_BLK_T_IN,
   VIRTIO_BLK_T_OUT,
 } from 'vhost-user-protocol'
@@ -94,6 +95,24 @@ test('what is held when a ring stops, or the server does, is left to the in-flig
   after.inherit(before)
   assert.equal((await after.answer(id)).status, OK)
   assert.ok((await readBack(after, 0, data.length)).equals(data))
+})
+
+test('a reset of the device leaves nothing in the in-flight log', async (t) => {
+  const scope = lastFirst(t)
+  const { candor, socket, stateDirectory } = await serveGuests(scope)
+  const told = (word: string) => command(['ctl', word, 'disk', '--state-dir', stateDirectory])
+  const front = await newGuest(scope, socket)
+  assert.equal((await told('release')).code, 0)
+  front.submit(VIRTIO_BLK_T_OUT, 0, patternOf(4096, 1), 0)
+  await until(async () => (await inFlightOf(candor)) === 1)
+  await front.tell(VHOST_USER_RESET_DEVICE)
+  assert.equal((await told('resume')).code, 0)
+  front.machine.beginAnew()
+  await front.startRing(0)
+  const data = patternOf(512, 2)
+  assert.equal((await front.do(VIRTIO_BLK_T_OUT, 8, data, 0)).status, OK)
+  assert.ok((await readBack(front, 8, 512)).equals(data))
+  assert.ok((await readBack(front, 0, 512)).equals(Buffer.alloc(512)), 'what the reset dropped was done')
 })
 
 test('without an in-flight log a stop answers what is held with IOERR', { skip }, async (t) => {
