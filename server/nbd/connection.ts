@@ -7,14 +7,11 @@ import type { ConnectionFault, ConnectionOptions } from './connection-options.js
 import { Frames } from './frames.js'
 import { type ConnectionParts, goOn, lossOf, type MovedRequest } from './moved.js'
 import { termsFor } from './negotiation.js'
-import { Patience } from './patience.js'
 import { type LastWords, saidFarewell } from './peer-presence.js'
 import { ReceiveBuffer } from './receive-buffer.js'
+import { Stay } from './stay.js'
 import { Transmission } from './transmission.js'
 import { Transport } from './transport.js'
-
-/** How long one connection is served before others have their turn. */
-const STAY_MS = 0.5
 
 export class Connection implements ByteSink {
   readonly #options: ConnectionOptions
@@ -24,7 +21,7 @@ export class Connection implements ByteSink {
   readonly #extended: boolean
   /** Bytes of the export as the client was told. */
   readonly size: number
-  readonly #patience = new Patience()
+  readonly #stay: Stay
   readonly #onRoom = () => this.#roomAgain()
   #ended = false
   #gone = false
@@ -57,6 +54,7 @@ export class Connection implements ByteSink {
     const calls = { onRoom: this.#onRoom, peerGone: () => this.#peerGone(), stalled }
     const { batch } = this.#transport
     this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, budget, client, ...calls })
+    this.#stay = new Stay(this.#receive, this.#transport, this.#transmission.answers.latency)
   }
 
   get served(): Export {
@@ -100,7 +98,7 @@ export class Connection implements ByteSink {
     if (this.#ended) return undefined
     this.#ended = true
     this.#gone = true
-    this.#patience.end()
+    this.#stay.end()
     this.#options.budget.withdraw(this.#onRoom)
     return { lost: this.#lost }
   }
@@ -136,23 +134,21 @@ export class Connection implements ByteSink {
 
   arrived(length: number): boolean {
     this.#take(length)
-    const { latency } = this.#transmission.answers
-    const beganMs = latency.sinceMs
+    this.#stay.begin(length)
     // Whoever asks one thing after another has most likely asked the next by now: the event loop is a detour then.
     while (this.#mayRead()) {
-      const more = latency.sinceMs - beganMs < STAY_MS ? this.#receiveMore() : 0
-      if (more === 0) return true
+      const more = this.#stay.more(this.inFlight === 0)
+      if (more === 0) return this.#stay.overstays ? this.#rest() : true
       this.#take(more)
     }
     return false
   }
 
-  #receiveMore(): number {
-    // Neither a request that storage is about to answer may lose by a wait, nor the rest of a large frame.
-    const waitNs = this.inFlight === 0 && this.#receive.isBetweenFrames ? this.#patience.waitNs : 0
-    const more = this.#transport.receiveNow(this.#receive.target, waitNs)
-    if (waitNs > 0) this.#patience.waited(more > 0)
-    return more
+  /** Reads on when others have had their turn. */
+  #rest(): false {
+    this.#paused = true
+    this.#resumeSoon()
+    return false
   }
 
   #take(length: number): void {
@@ -236,7 +232,7 @@ export class Connection implements ByteSink {
   #closed(): void {
     if (this.#gone) return
     this.#gone = true
-    this.#patience.end()
+    this.#stay.end()
     this.#ended = true
     this.#receive.close()
     this.#transmission.connectionLost()

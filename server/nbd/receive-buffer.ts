@@ -8,6 +8,7 @@ import type { FrameSink } from './frame-sink.js'
 import { KeptFrame } from './kept-frame.js'
 import { PayloadFeed } from './payload-feed.js'
 import { ownRegion, type Region, release, type Unserved } from './region.js'
+import { SkippedFrame } from './skipped-frame.js'
 
 const SLAB_BYTES = 4 << 20
 /** Partial frames up to this size are joined in front of the next arrival; larger ones get a buffer of their own. */
@@ -19,7 +20,6 @@ const slab = Buffer.allocUnsafeSlow(HEADROOM_BYTES + SLAB_BYTES)
 const slabView = viewOf(slab)
 const slabTarget = slab.subarray(HEADROOM_BYTES)
 
-const HEADER_COPY_BYTES = 32
 const NOTHING = new Uint8Array(0)
 
 export class ReceiveBuffer {
@@ -30,12 +30,12 @@ export class ReceiveBuffer {
   #frame: KeptFrame | undefined
   /** Bytes that the sink did not take although they are whole frames. */
   #waiting: Region | undefined
-  #skip = 0
-  #skippedHeader: Uint8Array | undefined
+  #skipped: SkippedFrame | undefined
   /** The payload of a frame that is handed on as it comes. */
   #feed: PayloadFeed | undefined
   /** Where the bytes that come next were promised room. */
   #lent: 'slab' | 'frame' | 'feed' = 'slab'
+  lentBytes = 0
   /** The last frame had a buffer of its own; the next one most likely will. */
   #large = false
 
@@ -45,6 +45,12 @@ export class ReceiveBuffer {
 
   /** Where the kernel is to put the next bytes. Valid until this thread reads for another connection. */
   get target(): Uint8Array {
+    const target = this.#lend()
+    this.lentBytes = target.length
+    return target
+  }
+
+  #lend(): Uint8Array {
     this.#lent = this.#room
     if (this.#lent === 'frame' && this.#frame !== undefined) return this.#frame.target
     if (this.#lent === 'feed' && this.#feed !== undefined) return this.#feed.target
@@ -64,7 +70,7 @@ export class ReceiveBuffer {
 
   /** Whether nothing is kept of a frame that has not come whole. */
   get isBetweenFrames(): boolean {
-    return this.#frame === undefined && this.#feed === undefined && this.#carried === undefined && this.#skip === 0
+    return this.#frame === undefined && this.#feed === undefined && this.#carried === undefined && !this.#skipped
   }
 
   /** Bytes that were read although the sink is to have others first. */
@@ -87,13 +93,12 @@ export class ReceiveBuffer {
   unserved(before: readonly Uint8Array[] = []): Unserved {
     const bytes = Buffer.concat([...before, this.#feed?.partial ?? NOTHING, this.#unread])
     this.close()
-    return { bytes, skip: this.#skip, skippedHeader: this.#skippedHeader }
+    return { bytes, skip: this.#skipped?.left ?? 0, skippedHeader: this.#skipped?.header }
   }
 
   /** Goes on where another buffer stopped, before anything has arrived here; the bytes are the caller's to feed. */
   goOn({ skip, skippedHeader }: Omit<Unserved, 'bytes'>): void {
-    this.#skip = skip
-    this.#skippedHeader = skippedHeader
+    if (skippedHeader !== undefined) this.#skipped = new SkippedFrame(skip, skippedHeader)
   }
 
   /** Takes bytes that came elsewhere; what was lent to the kernel stays lent. @throws ProtocolError as `arrived` */
@@ -118,7 +123,7 @@ export class ReceiveBuffer {
   #cameInSlab(length: number): void {
     let at = HEADROOM_BYTES
     const end = at + length
-    if (this.#skip > 0) at += this.#skipped(length)
+    if (this.#skipped !== undefined) at += this.#pass(this.#skipped, length)
     else if (this.#frame !== undefined) at += this.#fillFromSlab(this.#frame, at, end)
     if (at === end) return
     if (this.#waiting !== undefined) return this.#waitBehind(this.#waiting, at, end)
@@ -191,15 +196,13 @@ export class ReceiveBuffer {
     this.#waiting = ownRegion(bytes)
   }
 
-  #skipped(length: number): number {
-    const skipped = Math.min(this.#skip, length)
-    this.#skip -= skipped
-    const header = this.#skippedHeader
-    if (this.#skip === 0 && header !== undefined) {
-      this.#skippedHeader = undefined
-      this.#sink.refuseOversize(header)
+  #pass(frame: SkippedFrame, length: number): number {
+    const passed = frame.pass(length)
+    if (frame.left === 0) {
+      this.#skipped = undefined
+      this.#sink.refuseOversize(frame.header)
     }
-    return skipped
+    return passed
   }
 
   #serve(region: Region): void {
@@ -241,8 +244,7 @@ export class ReceiveBuffer {
       this.#take({ ...region, at: at + size - payload.bytes })
       return true
     }
-    this.#skippedHeader = Uint8Array.prototype.slice.call(bytes, at, Math.min(end, at + HEADER_COPY_BYTES))
-    this.#skip = size - (end - at)
+    this.#skipped = new SkippedFrame(size - (end - at), bytes.subarray(at, end))
     return false
   }
 }

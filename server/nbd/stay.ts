@@ -1,0 +1,58 @@
+// How long a connection that is read keeps the thread. Law: after half a millisecond others have their turn, whatever it is
+// that comes.
+import type { Latency } from '../observe/latency.js'
+import { Patience } from './patience.js'
+import type { ReceiveBuffer } from './receive-buffer.js'
+import type { Transport } from './transport.js'
+
+const STAY_MS = 0.5
+
+export class Stay {
+  readonly #receive: ReceiveBuffer
+  readonly #transport: Transport
+  readonly #latency: Latency
+  readonly #patience = new Patience()
+  #wasFilled = false
+  #beganMs = 0
+
+  constructor(receive: ReceiveBuffer, transport: Transport, latency: Latency) {
+    this.#receive = receive
+    this.#transport = transport
+    this.#latency = latency
+  }
+
+  /** libuv brought `length` bytes, which have been taken. */
+  begin(length: number): void {
+    this.#wasFilled = length === this.#receive.lentBytes
+    this.#beganMs = this.#nowMs
+  }
+
+  /** The last batch has looked at the clock; of a payload no part does. */
+  get #nowMs(): number {
+    return this.#receive.isBetweenFrames ? this.#latency.sinceMs : performance.now()
+  }
+
+  get #isOver(): boolean {
+    return this.#nowMs - this.#beganMs >= STAY_MS
+  }
+
+  /** libuv reads on in the same turn where what it was lent has been filled: it is to be kept from that. */
+  get overstays(): boolean {
+    return this.#wasFilled && this.#isOver
+  }
+
+  /** Bytes that have come meanwhile, and wait to be taken; 0 when the event loop is to have its turn. */
+  more(isIdle: boolean): number {
+    if (this.#isOver) return 0
+    // Neither a request that storage is about to answer may lose by a wait, nor the rest of a large frame.
+    const waitNs = isIdle && this.#receive.isBetweenFrames ? this.#patience.waitNs : 0
+    const bytes = this.#transport.receiveNow(this.#receive.target, waitNs)
+    if (waitNs > 0) this.#patience.waited(bytes > 0)
+    return bytes
+  }
+
+  /** The client has gone. */
+  end(): void {
+    this.#patience.end()
+  }
+}
