@@ -13,10 +13,20 @@ export interface Finished {
   readonly seconds: number
 }
 
-export function run(file: string, args: readonly string[], cwd: string, timeoutMs = 10_000): Promise<Finished> {
+type Environment = Readonly<Record<string, string>>
+
+/** `environment` is added to that of this process. */
+export function run(
+  file: string,
+  args: readonly string[],
+  cwd: string,
+  timeoutMs = 10_000,
+  environment: Environment = {},
+): Promise<Finished> {
   return new Promise((resolve) => {
     const started = performance.now()
-    const settings = { cwd, timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: 16 * 1024 ** 2 } as const
+    const env = { ...process.env, ...environment }
+    const settings = { cwd, env, timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: 16 * 1024 ** 2 } as const
     const child = execFile(file, [...args], settings, (error, stdout, stderr) => {
       const missing = error?.code === 'ENOENT'
       const timedOut = error?.killed === true

@@ -3,6 +3,13 @@
 import { type Finished, run, tellingLine } from './command.js'
 import type { FioJob } from './jobs.js'
 import { type Measurement, MeasurementFailed } from './measurement.js'
+import { negotiated, TALKATIVE, type TlsMaterial } from './tls.js'
+
+/** Where fio runs, and what it needs where the server wants TLS. */
+export interface FioPlace {
+  readonly dir: string
+  readonly tls: TlsMaterial | undefined
+}
 
 type Json = Readonly<Record<string, unknown>>
 
@@ -13,8 +20,9 @@ export async function fioVersion(dir: string): Promise<string | undefined> {
   return (await run('fio', ['--version'], dir)).stdout.trim()
 }
 
-export async function measureWithFio(job: FioJob, uri: string, ms: number, dir: string): Promise<Measurement> {
-  const finished = await run('fio', fioArguments(job, uri, ms), dir, ms + 30_000)
+export async function measureWithFio(job: FioJob, uri: string, ms: number, place: FioPlace): Promise<Measurement> {
+  const { dir, tls } = place
+  const finished = await run('fio', fioArguments(job, uri, ms), dir, ms + 30_000, tls?.clientEnvironment)
   const report = readReport(finished)
   const read = directionOf(report, 'read')
   const write = directionOf(report, 'write')
@@ -22,6 +30,13 @@ export async function measureWithFio(job: FioJob, uri: string, ms: number, dir: 
   if (requests === 0) throw new MeasurementFailed('fio completed no request')
   const figure = job.unit === 'IOPS' ? read.iops + write.iops : (read.bytesPerSecond + write.bytesPerSecond) / 1024 ** 2
   return { figure, requests, p99us: Math.max(read.p99us, write.p99us) }
+}
+
+/** What one request of fio's negotiated over TLS; 'unknown' where its GnuTLS does not tell. */
+export async function cipherOf(job: FioJob, uri: string, { dir, tls }: FioPlace): Promise<string> {
+  const environment = { ...tls?.clientEnvironment, ...TALKATIVE }
+  const finished = await run('fio', [...fioArguments(job, uri, 1000), '--number_ios=1'], dir, 30_000, environment)
+  return negotiated(finished) ?? 'unknown'
 }
 
 function fioArguments(job: FioJob, uri: string, ms: number): string[] {

@@ -15,6 +15,7 @@ export interface FioJob {
   readonly depth: number
   readonly connections: number
   readonly cold: boolean
+  readonly tls: boolean
 }
 
 export interface CopyJob {
@@ -28,7 +29,7 @@ export interface CopyJob {
 
 export type Job = FioJob | CopyJob
 
-const FIO = { tool: 'fio', unit: 'IOPS', blockKiB: 4, depth: 32, connections: 1, cold: false } as const
+const FIO = { tool: 'fio', unit: 'IOPS', blockKiB: 4, depth: 32, connections: 1, cold: false, tls: false } as const
 const COPY = { tool: 'nbdcopy', unit: 'MiB/s', image: 'copy' } as const
 
 export const JOBS: readonly Job[] = [
@@ -59,6 +60,25 @@ export const JOBS: readonly Job[] = [
     pattern: 'read',
     blockKiB: 256,
     depth: 16,
+  },
+  {
+    ...FIO,
+    name: 'tls-random-read',
+    title: '4 KiB random read, depth 32, TLS',
+    image: 'sparse',
+    pattern: 'randread',
+    tls: true,
+  },
+  {
+    ...FIO,
+    name: 'tls-sequential-read',
+    title: '256 KiB sequential read, depth 16, TLS',
+    image: 'sparse',
+    unit: 'MiB/s',
+    pattern: 'read',
+    blockKiB: 256,
+    depth: 16,
+    tls: true,
   },
   { ...FIO, name: 'random-write', title: '4 KiB random write, depth 32', image: 'full', pattern: 'randwrite' },
   {
@@ -91,6 +111,10 @@ export const JOBS: readonly Job[] = [
   { ...COPY, name: 'copy-from', title: 'nbdcopy from the server, half-sparse', direction: 'from-server' },
   { ...COPY, name: 'copy-to', title: 'nbdcopy to the server, half-sparse', direction: 'to-server' },
 ]
+
+export function overTls(job: Job): boolean {
+  return job.tool === 'fio' && job.tls
+}
 
 export function writes(job: Job): boolean {
   return job.tool === 'nbdcopy' ? job.direction === 'to-server' : !/^(rand)?read$/.test(job.pattern)

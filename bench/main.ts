@@ -5,7 +5,7 @@ import { access, constants, mkdtemp, rm, statfs, writeFile } from 'node:fs/promi
 import { dirname, join } from 'node:path'
 import { fioVersion } from './fio.js'
 import { createImage, imagePath } from './images.js'
-import type { ImageKind, Job } from './jobs.js'
+import { type ImageKind, type Job, overTls } from './jobs.js'
 import { keepFolder, watchExit } from './leftovers.js'
 import { describeMachine, type Machine } from './machine.js'
 import { nbdcopyVersion } from './nbdcopy.js'
@@ -14,6 +14,7 @@ import { jsonReport, markdownReport } from './report.js'
 import { COPY_SOURCE, type JobResult, measureJob, type Setting } from './rounds.js'
 import { ServerProcess, StartFailed } from './server-process.js'
 import { findServers, type Server } from './servers.js'
+import { makeTlsMaterial } from './tls.js'
 
 const SOCKET_PATH_BYTES_MAX = 107
 const MIB = 1024 ** 2
@@ -40,7 +41,9 @@ async function main(argv: readonly string[]): Promise<number> {
 async function bench(options: Options): Promise<number> {
   const started = new Date().toISOString()
   if (options.json !== undefined) await mustBeWritable(dirname(options.json), '--json')
-  const setting: Setting = { options, dir: await temporaryFolder(options.dir), progress }
+  const dir = await temporaryFolder(options.dir)
+  const tls = options.jobs.some(overTls) ? await makeTlsMaterial(dir) : 'no job asks for it'
+  const setting: Setting = { options, dir, tls, progress }
   const machine = await describeMachine(setting.dir)
   const tools = { fio: await fioVersion(setting.dir), nbdcopy: await nbdcopyVersion(setting.dir) }
   const found = await findServers(options, setting.dir)
@@ -49,6 +52,9 @@ async function bench(options: Options): Promise<number> {
   if (servers.length === 0) throw new OptionsError(['no server can be measured', ...notes].join('; '))
   if (servers.some(({ sparse }) => !sparse) && options.jobs.some(({ tool }) => tool === 'nbdcopy')) {
     notes.push('the C loop takes no part in nbdcopy: it knows no holes')
+  }
+  if (servers.some(({ tls }) => !tls) && options.jobs.some(overTls)) {
+    notes.push('the C loop takes no part in the jobs over TLS')
   }
   for (const note of notes) progress(note)
 
@@ -76,7 +82,7 @@ async function measureAll(
     }
     if (kind !== job.image) await createImages(job.image, servers, setting)
     kind = job.image
-    const entrants = job.tool === 'nbdcopy' ? servers.filter(({ sparse }) => sparse) : servers
+    const entrants = servers.filter(({ sparse, tls }) => (sparse || job.tool !== 'nbdcopy') && (tls || !overTls(job)))
     results.push(await measureJob(job, entrants, setting))
   }
   return results

@@ -26,9 +26,10 @@ export class OptionsError extends Error {}
 
 export const USAGE = `usage: npm run bench -- [flags]
 
-  --quick             every job, short: 2 rounds of 1 s on a 256M image
-  --jobs LIST         ${nameJobs(0, 6)},
-                      ${nameJobs(6)}
+  --quick             every job, short: 2 rounds of half a second on a 256M image
+  --jobs LIST         ${nameJobs(0, 4)},
+                      ${nameJobs(4, 8)},
+                      ${nameJobs(8)}
   --peers LIST        ${PEERS.join(',')} (default: all; '' for none)
   --no-candor         measure the peers alone
   --rounds N          rounds per job (default 5)
@@ -79,8 +80,8 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     peers: choose('--peers', values.peers, PEERS, (peer) => peer),
     candor: !values['no-candor'],
     rounds: count('--rounds', values.rounds, quick ? 2 : 5),
-    seconds: count('--seconds', values.seconds, quick ? 1 : 3),
-    warmUpMs: quick ? 400 : 1000,
+    seconds: count('--seconds', values.seconds, quick ? 0.5 : 3),
+    warmUpMs: quick ? 200 : 1000,
     imageBytes: size('--image-size', values['image-size'] ?? (quick ? '256M' : '1G')),
     copyBytes: size('--copy-size', values['copy-size'] ?? (quick ? '512M' : '2G')),
     dir,

@@ -62,6 +62,7 @@ function jsonJob(result: JobResult, servers: readonly Server[]) {
     servers: result.servers.map((ours) => ({
       name: ours.server.name,
       failure: ours.failure,
+      cipher: ours.cipher,
       // Of no rounds at all the median is NaN, which JSON writes as null.
       median: median(ours.rounds.map(({ figure }) => figure)),
       cpuSecondsPerMillionRequests: cpuPerMillion(ours),

@@ -2,21 +2,24 @@
 // all of them once, and every round starts with another one.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { measureWithFio } from './fio.js'
+import { cipherOf, type FioPlace, measureWithFio } from './fio.js'
 import { coolImage, imagePath, syncImage, warmImage } from './images.js'
-import { type Job, writes } from './jobs.js'
+import { type Job, overTls, writes } from './jobs.js'
 import { type Measurement, MeasurementFailed, type ServerMeasurement } from './measurement.js'
 import { measureCopy } from './nbdcopy.js'
 import type { Options } from './options.js'
 import { ServerProcess, StartFailed } from './server-process.js'
 import type { Server } from './servers.js'
 import { rotate } from './statistics.js'
+import type { TlsMaterial } from './tls.js'
 
 export interface ServerResult {
   readonly server: Server
   /** One entry per round; empty when `failure` is set. */
   readonly rounds: readonly ServerMeasurement[]
   readonly failure: string | undefined
+  /** Protocol version and cipher of a job over TLS, if it was had. */
+  readonly cipher: string | undefined
 }
 
 export interface JobResult {
@@ -28,6 +31,8 @@ export interface JobResult {
 export interface Setting {
   readonly options: Options
   readonly dir: string
+  /** Or why there are no jobs over TLS. */
+  readonly tls: TlsMaterial | string
   readonly progress: (line: string) => void
 }
 
@@ -39,6 +44,7 @@ interface Entrant {
   readonly rounds: ServerMeasurement[]
   running: ServerProcess | undefined
   failure: string | undefined
+  cipher: string | undefined
 }
 
 type Step = (running: ServerProcess) => Promise<void>
@@ -46,18 +52,21 @@ type Step = (running: ServerProcess) => Promise<void>
 /** The images of the job's kind must be there already, one by each server's name. */
 export async function measureJob(job: Job, servers: readonly Server[], setting: Setting): Promise<JobResult> {
   const { options, dir, progress } = setting
-  const entrants: Entrant[] = servers.map((server) => ({ server, rounds: [], running: undefined, failure: undefined }))
-  const skipped = await warmOrCool(job, servers, dir)
+  const none = { running: undefined, failure: undefined, cipher: undefined }
+  const entrants: Entrant[] = servers.map((server) => ({ server, rounds: [], ...none }))
+  const withoutTls = overTls(job) && typeof setting.tls === 'string' ? setting.tls : undefined
+  const skipped = withoutTls ?? (await warmOrCool(job, servers, dir))
   if (skipped !== undefined) return { job, servers: [], skipped }
   try {
     for (const entrant of entrants) {
-      await attempt(entrant, dir, async (running) => {
+      await attempt(entrant, job, setting, async (running) => {
         await measure(job, running, setting, options.warmUpMs)
+        if (job.tool === 'fio' && job.tls) entrant.cipher = await cipherOf(job, running.uri, placeOf(job, setting))
       })
     }
     for (let round = 0; round < options.rounds; round++) {
       for (const entrant of rotate(entrants, round)) {
-        await attempt(entrant, dir, async (running) => {
+        await attempt(entrant, job, setting, async (running) => {
           const measurement = await measure(job, running, setting, options.seconds * 1000)
           entrant.rounds.push(measurement)
           const figure = `${Math.round(measurement.figure)} ${job.unit}`
@@ -83,10 +92,12 @@ async function warmOrCool(job: Job, servers: readonly Server[], dir: string): Pr
 }
 
 /** Takes one step with the entrant's server, started at need. After a failure the entrant takes no step any more. */
-async function attempt(entrant: Entrant, dir: string, step: Step): Promise<void> {
+async function attempt(entrant: Entrant, job: Job, setting: Setting, step: Step): Promise<void> {
   if (entrant.failure !== undefined) return
   try {
-    entrant.running ??= await ServerProcess.start(entrant.server, imagePath(dir, entrant.server.name), dir)
+    const { dir, tls } = placeOf(job, setting)
+    const image = imagePath(dir, entrant.server.name)
+    entrant.running ??= await ServerProcess.start(entrant.server, image, dir, tls?.serverDir)
     await step(entrant.running)
   } catch (error) {
     if (!(error instanceof MeasurementFailed || error instanceof StartFailed)) throw error
@@ -111,11 +122,15 @@ async function measure(job: Job, running: ServerProcess, setting: Setting, ms: n
 }
 
 function runClient(job: Job, running: ServerProcess, setting: Setting, ms: number): Promise<Measurement> {
-  if (job.tool === 'fio') return measureWithFio(job, running.uri, ms, setting.dir)
+  if (job.tool === 'fio') return measureWithFio(job, running.uri, ms, placeOf(job, setting))
   const source = imagePath(setting.dir, COPY_SOURCE)
   return measureCopy(job, running.uri, source, setting.options.copyBytes, setting.dir)
 }
 
-function resultOf({ server, rounds, failure }: Entrant): ServerResult {
-  return { server, failure, rounds: failure === undefined ? rounds : [] }
+function placeOf(job: Job, { dir, tls }: Setting): FioPlace {
+  return { dir, tls: overTls(job) && typeof tls !== 'string' ? tls : undefined }
+}
+
+function resultOf({ server, rounds, failure, cipher }: Entrant): ServerResult {
+  return { server, failure, cipher, rounds: failure === undefined ? rounds : [] }
 }

@@ -26,10 +26,10 @@ export class ServerProcess {
   #stderr = ''
   #end: string | undefined
 
-  private constructor(server: Server, image: string, socket: string, child: ChildProcess) {
+  private constructor(server: Server, image: string, uri: string, child: ChildProcess) {
     this.server = server
     this.image = image
-    this.uri = `nbd+unix:///${EXPORT}?socket=${socket}`
+    this.uri = uri
     this.#child = child
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-STDERR_CHARACTERS_MAX)
@@ -42,14 +42,16 @@ export class ServerProcess {
     })
   }
 
-  static async start(server: Server, image: string, dir: string): Promise<ServerProcess> {
+  static async start(server: Server, image: string, dir: string, tlsDir?: string): Promise<ServerProcess> {
     const socket = join(dir, `${server.name}.sock`)
     await rm(socket, { force: true })
     const stateDir = await mkdtemp(join(dir, 'state-'))
-    const [file, ...args] = server.command({ image, socket, stateDir })
+    const [file, ...args] = server.command({ image, socket, stateDir, tlsDir })
     const child = spawn(file, args, { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] })
     keepChild(child)
-    const running = new ServerProcess(server, image, socket, child)
+    // The certificate is made out to localhost.
+    const from = tlsDir === undefined ? 'nbd+unix://' : 'nbds+unix://localhost'
+    const running = new ServerProcess(server, image, `${from}/${EXPORT}?socket=${socket}`, child)
     await running.#awaitSocket(socket)
     return running
   }

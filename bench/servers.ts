@@ -12,6 +12,8 @@ export interface Place {
   readonly image: string
   readonly socket: string
   readonly stateDir: string
+  /** Folder of certificates as the bench's tls.ts makes it; undefined: everything goes in the clear. */
+  readonly tlsDir: string | undefined
 }
 
 export interface Server {
@@ -20,6 +22,7 @@ export interface Server {
   readonly version: string
   /** A server that knows no block status and no WRITE_ZEROES would turn a copy of holes into something else. */
   readonly sparse: boolean
+  readonly tls: boolean
   command(place: Place): readonly [file: string, ...args: string[]]
 }
 
@@ -46,9 +49,11 @@ function candor(): Server {
     title: 'candor',
     version: 'this build',
     sparse: true,
-    command: ({ image, socket, stateDir }) => {
+    tls: true,
+    command: ({ image, socket, stateDir, tlsDir }) => {
       const flags = ['--listen', `unix:${socket}`, '--http', 'off', '--state-dir', stateDir]
-      return [process.execPath, main, 'serve', `${EXPORT}=${image}`, ...flags]
+      const secure = tlsDir === undefined ? [] : ['--tls', 'require', '--tls-dir', tlsDir]
+      return [process.execPath, main, 'serve', `${EXPORT}=${image}`, ...flags, ...secure]
     },
   }
 }
@@ -62,15 +67,23 @@ async function findPeer(name: 'nbdkit' | 'qemu-nbd', root: string | undefined, d
   const version = /\d+(\.\d+)+/.exec(asked.stdout)?.[0] ?? 'of unknown version'
   const seen = (path: string) => (root === undefined ? path : path.slice(root.length))
   const commands = {
-    nbdkit: ({ image, socket }: Place) => ['-f', '-U', seen(socket), '-e', EXPORT, 'file', seen(image)],
-    'qemu-nbd': ({ image, socket }: Place) =>
-      `-f raw -t -e 16 --cache=writeback --aio=threads -x ${EXPORT} -k`.split(' ').concat(seen(socket), seen(image)),
+    nbdkit: ({ image, socket, tlsDir }: Place) => {
+      const secure = tlsDir === undefined ? [] : ['--tls=require', `--tls-certificates=${seen(tlsDir)}`]
+      return ['-f', '-U', seen(socket), '-e', EXPORT, ...secure, 'file', seen(image)]
+    },
+    'qemu-nbd': ({ image, socket, tlsDir }: Place) => {
+      const credentials = (dir: string) => `tls-creds-x509,id=t,dir=${dir},endpoint=server,verify-peer=off`
+      const secure = tlsDir === undefined ? [] : ['--object', credentials(seen(tlsDir)), '--tls-creds', 't']
+      const flags = `-f raw -t -e 16 --cache=writeback --aio=threads -x ${EXPORT} -k`.split(' ')
+      return [...secure, ...flags, seen(socket), seen(image)]
+    },
   }
   return {
     name,
     title: name,
     version,
     sparse: true,
+    tls: true,
     command: (place) => {
       const [first = name, ...rest] = [...prefix, name, ...commands[name](place)]
       return [first, ...rest]
@@ -92,6 +105,7 @@ async function yardstick(dir: string): Promise<Server | string> {
     title: 'C loop',
     version: `cc ${version}`,
     sparse: false,
+    tls: false,
     command: ({ image, socket }) => [binary, image, socket],
   }
 }

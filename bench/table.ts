@@ -31,14 +31,25 @@ export function summaryTable(results: readonly JobResult[], servers: readonly Se
   return markdown(['job', 'candor', ...others.map((other) => `candor / ${other.title}`)], rows)
 }
 
-/** One line for each job that a server failed or that was skipped. */
+/** One line for each job that a server failed or that was skipped, and what a job over TLS negotiated. */
 export function remarks(results: readonly JobResult[]): string[] {
   return results.flatMap(({ job, servers, skipped }) => [
     ...(skipped === undefined ? [] : [`${job.name} was skipped: ${skipped}`]),
+    ...ciphersOf(job, servers),
     ...servers.flatMap(({ server, failure }) =>
       failure === undefined ? [] : [`${job.name} FAILED on ${server.title}: ${failure}`],
     ),
   ])
+}
+
+/** What was negotiated in a job over TLS: one word where all agree, or else each server's. */
+function ciphersOf(job: Job, servers: readonly ServerResult[]): string[] {
+  const had = servers.flatMap(({ server, cipher }) => (cipher === undefined ? [] : [{ title: server.title, cipher }]))
+  const [first, ...others] = had
+  if (first === undefined) return []
+  if (others.every(({ cipher }) => cipher === first.cipher)) return [`${job.name}: ${first.cipher} with each server`]
+  const each = had.map(({ title, cipher }) => `${title} ${cipher}`).join('; ')
+  return [`${job.name}: what was negotiated DIFFERS: ${each}`]
 }
 
 export function ratioTo(result: JobResult, ours: ServerResult, other: Server): Ratio | undefined {

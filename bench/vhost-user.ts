@@ -192,8 +192,9 @@ async function nbd(uri: string, pattern: Pattern, kib: number, depth: number, se
     depth,
     connections: 1,
     cold: false,
+    tls: false,
   }
-  return (await measureWithFio(job, uri, seconds * 1000, home)).figure
+  return (await measureWithFio(job, uri, seconds * 1000, { dir: home, tls: undefined })).figure
 }
 
 /** User and system time of all threads until now. */
