@@ -5,7 +5,8 @@ import { OpenError, sendDatagram } from '../backends/index.js'
 import { isStored } from './fd-store.js'
 
 const FIRST_FD = 3
-const STOP_EXTENSION_MS = 30_000
+/** So much longer a start or a stop may take, each time it is said. */
+const EXTENSION_MS = 30_000
 
 /** A socket that the service manager listens on in our place. */
 export interface ActivatedSocket {
@@ -51,6 +52,7 @@ export class ServiceManager {
   readonly #path: string | undefined
   readonly #watchdogMs: number | undefined
   #watchdog: NodeJS.Timeout | undefined
+  #extension: NodeJS.Timeout | undefined
 
   constructor(environment: Environment = process.env, pid = process.pid) {
     const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID } = environment
@@ -68,8 +70,21 @@ export class ServiceManager {
     if (this.#path !== undefined) sendDatagram(this.#path, lines.join('\n'))
   }
 
+  /** Time is asked for until something else is said: a sync that takes long is no reason to be killed. */
+  #extend(...lines: readonly string[]): void {
+    const extend = `EXTEND_TIMEOUT_USEC=${EXTENSION_MS * 1000}`
+    this.#tell(...lines, extend)
+    if (this.#path !== undefined) this.#extension = setInterval(() => this.#tell(extend), EXTENSION_MS / 3).unref()
+  }
+
+  /** After an unclean end images are synced before anybody is let in. */
+  starting(): void {
+    this.#extend('STATUS=opening images')
+  }
+
   /** Everything is served; the watchdog is fed from here on, by the thread that answers the operator. */
   ready(status: string): void {
+    clearInterval(this.#extension)
     this.#tell('READY=1', `STATUS=${status}`)
     if (this.#watchdogMs === undefined || this.#watchdog !== undefined) return
     this.#watchdog = setInterval(() => this.#tell('WATCHDOG=1'), this.#watchdogMs).unref()
@@ -90,10 +105,8 @@ export class ServiceManager {
     this.#tell('READY=1', `STATUS=${status}`)
   }
 
-  /** The end has begun. A final sync that takes long is no reason to be killed, so time is asked for until it is over. */
+  /** The end has begun. */
   stopping(): void {
-    const extend = `EXTEND_TIMEOUT_USEC=${STOP_EXTENSION_MS * 1000}`
-    this.#tell('STOPPING=1', 'STATUS=answering what is in flight, then the final sync', extend)
-    if (this.#path !== undefined) setInterval(() => this.#tell(extend), STOP_EXTENSION_MS / 3).unref()
+    this.#extend('STOPPING=1', 'STATUS=answering what is in flight, then the final sync')
   }
 }

@@ -150,6 +150,7 @@ async function run(flagsGiven: ServeFlags): Promise<number> {
   }
   const config = predecessor === undefined ? read() : undefined
   const store = new FdStore(handedOver.filter(isStored))
+  if (predecessor === undefined) manager.starting()
   const service = await start(() => config ?? read(), { read, reloading, manager, store, predecessor })
   upgrades.run(() => void service.upgrading.ask())
   reloads.run(() => void service.reload())

@@ -1,8 +1,6 @@
 // Which files of a folder are images: raw ones, whole ones, those that nobody hides. Law: what is left out is left out for
 // a reason that can be told.
 import { open } from 'node:fs/promises'
-import { resolve } from 'node:path'
-import type { ExportDirectory } from '../io/directory.js'
 
 export interface FileStatus {
   readonly ino: number
@@ -14,37 +12,8 @@ export interface FileStatus {
   isBlockDevice(): boolean
 }
 
-/** A file as it was seen last, and what became of it. */
-export interface Known {
-  status: FileStatus
-  /** Since when it looks like that. */
-  since: number
-  /**
-   * `unfit`: no image; `leaving`: its file is gone under clients; `dismissed`: an operator has removed it; `named`: it was
-   * served by words of its own when it was looked at.
-   */
-  fate: 'new' | 'unfit' | 'served' | 'failed' | 'leaving' | 'dismissed' | 'named'
-  triedAt: number
-}
-
-/** No other name may serve it again. */
-export function isTaken(fate: Known['fate']): boolean {
-  return fate === 'served' || fate === 'leaving' || fate === 'named'
-}
-
 export function isSameFile(one: FileStatus, other: FileStatus): boolean {
   return one.ino === other.ino && one.dev === other.dev
-}
-
-/** An export that came of this very file with its folder, be it in a process that served before this one. */
-export function isOfFolder(directory: ExportDirectory, name: string, path: string): boolean {
-  const config = directory.holds(name) ? directory.find(name)?.config : undefined
-  return config?.isOfFolder === true && resolve(config.path) === path
-}
-
-/** What is served, by its path. */
-export function namesByPath(directory: ExportDirectory): ReadonlyMap<string, string> {
-  return new Map([...directory].map(({ name, config }) => [resolve(config?.path ?? ''), name]))
 }
 
 const HEAD_BYTES = 72

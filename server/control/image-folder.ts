@@ -9,7 +9,8 @@ import type { ExportDirectory } from '../io/directory.js'
 import type { ExportDesk } from '../io/export-desk.js'
 import type { Log } from '../observe/log.js'
 import { UsageError } from '../values.js'
-import { type FileStatus, isOfFolder, isSameFile, isTaken, type Known, namesByPath, unfitness } from './folder-files.js'
+import { isOfFolder, isRemoved, isTaken, type Known, namesByPath } from './folder-fates.js'
+import { type FileStatus, isSameFile, unfitness } from './folder-files.js'
 import { removeFrom } from './operator.js'
 
 /** A file that did not change for so long is whole. */
@@ -78,8 +79,8 @@ export class ImageFolder {
   /** Tries again what has failed, and what an operator has removed. */
   forgive(): Promise<void> {
     for (const [name, known] of this.#known) {
-      const isGone = known.fate === 'served' && !this.#options.directory.holds(name)
-      if (isGone || ['failed', 'dismissed', 'named'].includes(known.fate)) known.fate = 'new'
+      if (isRemoved(this.#options.directory, name, known.fate) || ['failed', 'dismissed', 'named'].includes(known.fate))
+        known.fate = 'new'
     }
     return this.scan()
   }
@@ -157,7 +158,7 @@ export class ImageFolder {
     file.status = status
     // It was put back.
     if (file.fate === 'leaving') file.fate = 'served'
-    if (file.fate === 'served' && !this.#options.directory.holds(name)) file.fate = 'dismissed'
+    if (isRemoved(this.#options.directory, name, file.fate)) file.fate = 'dismissed'
     this.#known.set(name, file)
     return file
   }

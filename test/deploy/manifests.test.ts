@@ -1,6 +1,8 @@
 // The manifests in deploy/: sound by the schemas of those who read them, sound in themselves, and the configurations in them
 // sound for candor. Nobody here can apply them.
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -16,6 +18,7 @@ const ajv = new Ajv({ allErrors: true, strictRequired: false })
 interface Container {
   readonly name: string
   readonly image: string
+  readonly command?: readonly string[]
   readonly ports?: readonly { readonly name: string; readonly containerPort: number }[]
   readonly volumeMounts?: readonly { readonly name: string; readonly mountPath: string }[]
   readonly readinessProbe?: { readonly httpGet?: { readonly port: string } }
@@ -138,6 +141,24 @@ test('the configurations in them are sound, and lie where the containers have th
       [['disk1', '/images/disk1.img']],
     )
   }
+})
+
+test('the client beside the sidecar ends when it is told to, and leaves it the time for its sync', async (t) => {
+  const { path: folder, remove } = temporaryFolder()
+  t.after(remove)
+  writeFileSync(join(folder, 'candor'), '#!/bin/sh\necho attached\n', { mode: 0o755 })
+  const [client] = named('StatefulSet').spec.template.spec.containers
+  const [shell = '', ...words] = client?.command ?? []
+  const env = { PATH: `${folder}:${process.env['PATH']}` }
+  const stdio: ['ignore', 'pipe', 'inherit'] = ['ignore', 'pipe', 'inherit']
+  // A group of its own: what the shell has started goes with it, as in a container.
+  const child = spawn(shell, words, { env, stdio, detached: true })
+  const ended = once(child, 'exit')
+  t.after(() => child.pid !== undefined && process.kill(-child.pid, 'SIGKILL'))
+  await once(child.stdout, 'data')
+  child.kill('SIGTERM')
+  // Not by the signal, which a process 1 does not feel: by its handler.
+  assert.deepEqual(await ended, [0, null])
 })
 
 test('the compose file has no key that Compose does not know, and its volumes are declared', () => {

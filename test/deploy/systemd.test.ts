@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { ServiceManager } from '../../server/service-manager.js'
 import { CANDOR_MAIN, temporaryFolder } from '../support/candor.js'
 import { needs } from '../support/requirements.js'
 
@@ -62,18 +63,19 @@ test('a real activator starts candor at the first connection, over TCP and a Uni
   assert.ok(existsSync(unix), 'the socket of the activator stays for the next start')
 })
 
-test('the service manager hears of readiness, of life, and of the end', { skip: needs('python3') }, async (t) => {
-  const { serve, folder } = imageIn(t)
-  const [file = '', ...args] = serve
+/** A socket for notifications, and the lines that it hears. */
+async function listener(t: TestContext) {
+  const { path: folder, remove } = temporaryFolder()
+  t.after(remove)
   const notify = join(folder, 'notify')
-  const listener = [
+  const program = [
     'import socket, sys',
     's = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)',
     's.bind(sys.argv[1])',
     'print("bound", flush=True)',
     'while True: print(s.recv(4096).decode(), flush=True)',
   ].join('\n')
-  const python = spawn('python3', ['-c', listener, notify], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const python = spawn('python3', ['-c', program, notify], { stdio: ['ignore', 'pipe', 'inherit'] })
   t.after(() => python.kill('SIGKILL'))
   const heard: string[] = []
   python.stdout.setEncoding('utf8').on('data', (text: string) => heard.push(...text.trim().split('\n')))
@@ -81,11 +83,35 @@ test('the service manager hears of readiness, of life, and of the end', { skip: 
     while (!heard.includes(word)) await once(python.stdout, 'data')
   }
   await until('bound')
+  return { heard, notify, until }
+}
+
+test('a start that takes long asks for time until it is over', { skip: needs('python3') }, async (t) => {
+  const { heard, notify, until } = await listener(t)
+  const extensions = () => heard.filter((line) => line === 'EXTEND_TIMEOUT_USEC=30000000').length
+  t.mock.timers.enable({ apis: ['setInterval'] })
+  const manager = new ServiceManager({ NOTIFY_SOCKET: notify })
+  manager.starting()
+  t.mock.timers.tick(40_000)
+  manager.ready('up')
+  t.mock.timers.tick(40_000)
+  manager.reloaded('after')
+  await until('STATUS=after')
+  assert.equal(extensions(), 5)
+  assert.ok(heard.lastIndexOf('EXTEND_TIMEOUT_USEC=30000000') < heard.indexOf('READY=1'))
+})
+
+test('the service manager hears of readiness, of life, and of the end', { skip: needs('python3') }, async (t) => {
+  const { serve, folder } = imageIn(t)
+  const [file = '', ...args] = serve
+  const { heard, notify, until } = await listener(t)
   const env = { ...process.env, NOTIFY_SOCKET: notify, WATCHDOG_USEC: '200000' }
   const candor = spawn(file, [...args, '--listen', `unix:${folder}/s`], { env, stdio: ['ignore', 'pipe', 'inherit'] })
   const end = ended(t, candor)
   await Promise.all([firstLine(candor.stdout, /^ready/m), until('READY=1')])
   assert.ok(heard.includes('STATUS=serving disk.img'))
+  const first = heard.indexOf('EXTEND_TIMEOUT_USEC=30000000')
+  assert.ok(first !== -1 && first < heard.indexOf('READY=1'), 'time is asked for before it is ready')
   await until('WATCHDOG=1')
   heard.length = 0
   candor.kill('SIGHUP')

@@ -5,6 +5,10 @@ import { appendFileSync, mkdirSync, renameSync, rmSync, truncateSync, utimesSync
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { NBD_EIO } from 'nbd-protocol'
+import { exportsOf } from '../../server/config-exports.js'
+import { isRemoved } from '../../server/control/folder-fates.js'
+import { ExportDirectory } from '../../server/io/directory.js'
+import { exportCounters } from '../../server/observe/counters.js'
 import { type Controlled, control, folderOf, imageAt, until } from '../support/controlled.js'
 import { assertHolds, attach, command, lastFirst, logged, MIB, refused, stamped } from '../support/faults.js'
 import { useTool } from '../support/interop.js'
@@ -157,6 +161,17 @@ test('what an operator removed stays away while its file is the same, until the 
   await until('the names', served.names, are('b'))
   await served.told('reload')
   await until('the names', served.names, are('a', 'b'))
+})
+
+test('what has failed to open and was given up is removed like what was served', () => {
+  const directory = new ExportDirectory()
+  const [config] = exportsOf({ images: ['a=/a'] })
+  assert.ok(config !== undefined)
+  directory.failed.set('a', { name: 'a', config, reason: 'it is locked', counters: exportCounters() })
+  assert.equal(isRemoved(directory, 'a', 'failed'), false)
+  directory.failed.delete('a')
+  for (const fate of ['failed', 'served'] as const) assert.equal(isRemoved(directory, 'a', fate), true)
+  for (const fate of ['new', 'unfit', 'leaving', 'named'] as const) assert.equal(isRemoved(directory, 'a', fate), false)
 })
 
 test('exports that are named go before files of that name, and there is a bound', async (t) => {
