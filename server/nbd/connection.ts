@@ -29,6 +29,8 @@ export class Connection implements ByteSink {
   #resumeScheduled = false
   #frozen = false
   #started = false
+  /** The stream of the peer has ended. */
+  #saidAll = false
   /** The peer broke the wire: nothing more of it is read, and what is in flight is answered before the end. */
   #lost: ProtocolError | undefined
 
@@ -68,7 +70,7 @@ export class Connection implements ByteSink {
     if (!this.#started) this.#guarded(() => this.#receive.feed(progress?.unserved.bytes ?? leftover))
     this.#started = true
     if (this.#receive.waiting) this.#resumeSoon()
-    if (this.#lost !== undefined || this.#transmission.disconnected) this.#leaveWhenDone()
+    if (this.#leaving) this.#leaveWhenDone()
     if (this.#mayRead()) this.#transport.resumeReading()
   }
 
@@ -156,8 +158,7 @@ export class Connection implements ByteSink {
   }
 
   #mayRead(): boolean {
-    const leaving = this.#lost !== undefined || this.#transmission.disconnected
-    this.#paused = this.#ended || this.#frozen || this.#receive.waiting || leaving
+    this.#paused = this.#ended || this.#frozen || this.#receive.waiting || this.#leaving
     if (this.#transmission.halt === 'turn') this.#resumeSoon()
     return !this.#paused
   }
@@ -185,18 +186,25 @@ export class Connection implements ByteSink {
   }
 
   get #lastWords(): LastWords {
-    const { disconnected } = this.#transmission
-    return { disconnected, extended: this.#extended, waiting: this.#receive.rest }
+    return { disconnected: this.#transmission.disconnected, extended: this.#extended, waiting: this.#receive.rest }
   }
 
   /** Behind NBD_CMD_DISC, read ahead and not served yet, the peer still waits for its replies. */
   #streamEnded(): void {
+    this.#saidAll = true
     if (!saidFarewell(this.#lastWords)) this.#end(this.#lost)
+    else if (this.#leaving) this.#leaveWhenDone()
+  }
+
+  /** Nothing more will be served: of a frame that is not whole behind the end of the stream nothing more will come. */
+  get #leaving(): boolean {
+    if (this.#transmission.disconnected || this.#lost !== undefined) return true
+    return this.#saidAll && !this.#receive.waiting
   }
 
   /** A slow request was answered, or the peer took replies: what waited may go on. */
   #roomAgain(): void {
-    if (this.#transmission.disconnected || this.#lost !== undefined) return this.#leaveWhenDone()
+    if (this.#leaving) return this.#leaveWhenDone()
     if (this.#paused) this.#resumeSoon()
   }
 
@@ -207,6 +215,7 @@ export class Connection implements ByteSink {
       this.#resumeScheduled = false
       if (this.#ended || this.#frozen) return
       this.#guarded(() => this.#receive.resume())
+      if (this.#leaving) this.#leaveWhenDone()
       const wasPaused = this.#paused
       if (this.#mayRead() && wasPaused) this.#transport.resumeReading()
     })

@@ -38,11 +38,13 @@ export async function writePiece(
 }
 
 /** The second half of FUA, when all pieces are in the kernel's hands: a sync. `epoch` is that of the first piece. */
-export async function syncPieces(served: Export, epoch: number): Promise<Outcome> {
+export async function syncPieces(served: Export, command: number, epoch: number): Promise<Outcome> {
   const { durability } = served
+  const waiting = served.waiting.enter(command)
   const synced = await served.flush()
   const told = synced === DONE ? durability.judge(DONE, epoch) : synced
   if (told !== DONE) await durability.stored
+  served.waiting.leave(waiting)
   return told
 }
 

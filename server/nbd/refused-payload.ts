@@ -14,6 +14,8 @@ export class RefusedPayload implements PayloadSink {
     this.#onEnd = onEnd
   }
 
+  came(): void {}
+
   take(_bytes: Uint8Array, _at: number, length: number): boolean {
     this.#left -= length
     if (this.#left === 0) this.#onEnd()

@@ -79,10 +79,6 @@ export class ReplyBatch {
   reserve(bytesNeeded: number): number {
     if (this.#batch !== undefined && this.#batch.bytes.length - this.#end < bytesNeeded) this.flush()
     this.#batch ??= takeBatch(bytesNeeded)
-    if (this.#batch.bytes.length < bytesNeeded) {
-      giveBuffer(this.#batch.bytes)
-      this.#batch = takeBatch(bytesNeeded)
-    }
     return this.#end
   }
 

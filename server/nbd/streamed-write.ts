@@ -20,7 +20,7 @@ export class StreamedWrite implements PayloadSink {
   readonly bytes: number
   readonly #options: StreamedWriteOptions
   readonly #request: DecodedRequest
-  readonly #sinceMs: number
+  readonly #sinceMs = performance.now()
   readonly #pieces: PieceQueue
   #claim: WriteClaim | undefined
   #received = 0
@@ -35,12 +35,10 @@ export class StreamedWrite implements PayloadSink {
   constructor(options: StreamedWriteOptions) {
     this.#options = options
     this.#request = { ...options.request }
-    this.#sinceMs = performance.now()
-    const { served, budget } = options
-    const { type: command } = this.#request
+    const { served, budget, request } = options
     const write = (piece: Uint8Array, offset: number) => this.#writeLater(piece, offset)
-    this.#pieces = new PieceQueue({ served, budget, command, write, left: () => this.#pieceLeft() })
-    this.bytes = options.request.payloadLength
+    this.#pieces = new PieceQueue({ served, budget, command: request.type, write, left: () => this.#pieceLeft() })
+    this.bytes = request.payloadLength
   }
 
   /** What waits for space, or for an operator, is read to its end: requests behind it are not to wait as well. */
@@ -61,7 +59,7 @@ export class StreamedWrite implements PayloadSink {
   take(bytes: Uint8Array, at: number, length: number, pooled?: Uint8Array): boolean {
     const offset = this.#request.offset + this.#received
     this.#received += length
-    this.#claim?.touch()
+    this.came()
     if (this.#told !== undefined || this.#ending) {
       this.#answerWhenWhole()
       return false
@@ -77,6 +75,10 @@ export class StreamedWrite implements PayloadSink {
     const own = pooled === undefined ? ownedCopy(bytes, at, length) : { bytes: bytes.subarray(at, at + length), pooled }
     this.#queue(own, offset)
     return pooled !== undefined
+  }
+
+  came(): void {
+    this.#claim?.touch()
   }
 
   /** Nothing has come for a while: that is bad where others wait for it, and storage is not what it waits for. */
@@ -144,11 +146,8 @@ export class StreamedWrite implements PayloadSink {
     this.#claim?.finish(outcome === DONE)
     if (outcome !== DONE || !this.#durable) return this.#tell(outcome)
     this.#ending = true
-    const waiting = served.waiting.enter(this.#request.type)
-    void syncPieces(served, this.#claim?.epoch ?? served.durability.epoch).then((told) => {
-      served.waiting.leave(waiting)
-      this.#tell(told)
-    })
+    const epoch = this.#claim?.epoch ?? served.durability.epoch
+    void syncPieces(served, this.#request.type, epoch).then((told) => this.#tell(told))
   }
 
   #tell(outcome: Outcome): void {
@@ -208,6 +207,7 @@ export class StreamedWrite implements PayloadSink {
 
   /** What was put aside while the export was frozen is written after all. */
   thaw(): void {
+    this.came()
     let offset = this.#request.offset + this.#landed
     for (const bytes of this.#pieces.takeAside()) {
       this.#queue({ bytes, pooled: undefined }, offset)

@@ -5,12 +5,13 @@ import type { Change } from '../exports/durable-record.js'
 import type { Export } from '../exports/export.js'
 import type { Turn } from '../exports/write-order.js'
 import { count, IN_FLIGHT_AT } from '../observe/counters.js'
+import { Silence } from './silence.js'
 
 export class WriteClaim {
   readonly #export: Export
   readonly #turn: Turn
   readonly #change: Change
-  readonly #timer: NodeJS.Timeout
+  readonly #silence: Silence
   /** Failures of the export when it began. */
   readonly epoch: number
   isMyTurn: boolean
@@ -22,7 +23,7 @@ export class WriteClaim {
     this.isMyTurn = this.#turn.ahead === undefined
     this.#change = served.durability.begin(offset, length)
     this.epoch = served.durability.epoch
-    this.#timer = setTimeout(silent, silentMs)
+    this.#silence = new Silence(silentMs, silent)
     count(served.counters, IN_FLIGHT_AT)
   }
 
@@ -37,7 +38,7 @@ export class WriteClaim {
   }
 
   touch(): void {
-    this.#timer.refresh()
+    this.#silence.touch()
   }
 
   /** Storage has answered for all of it, or will not be asked any more. */
@@ -46,7 +47,7 @@ export class WriteClaim {
   }
 
   leave(): void {
-    clearTimeout(this.#timer)
+    this.#silence.end()
     count(this.#export.counters, IN_FLIGHT_AT, -1)
     this.#export.order.leave(this.#turn)
   }

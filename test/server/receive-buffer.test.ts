@@ -20,6 +20,8 @@ class SlowTaker implements PayloadSink {
     this.bytes = bytes
   }
 
+  came(): void {}
+
   take(bytes: Uint8Array, at: number, length: number): boolean {
     this.taken.push(Uint8Array.prototype.slice.call(bytes, at, at + length))
     this.busy = this.taken.length % 2 === 0

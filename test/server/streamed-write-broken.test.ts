@@ -2,6 +2,7 @@
 // leaves, or others stand before it.
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
 import { NBD_ESHUTDOWN } from 'nbd-protocol'
 import { DONE, EIO, ENOSPC, SYNC_FAILED, WOULD_BLOCK } from '../../backends/index.js'
 import { DROPPED_AT, IN_FLIGHT_AT, WRITTEN_BYTES_AT } from '../../server/observe/counters.js'
@@ -46,6 +47,27 @@ describe('a large WRITE', { timeout: 60_000 }, () => {
     await other.write(0, pattern(KIB, 9))
     await client.closed
     assert.equal(served.server.served.counters[DROPPED_AT], 1)
+    await other.disconnect()
+  })
+
+  test('that comes slowly, but without a stop, is not ended, whoever waits for it', async () => {
+    const payloadTimeoutMs = 100
+    const served = await disk({ payloadTimeoutMs })
+    const payload = pattern(LENGTH, 7)
+    const { client, rest } = await begun(served, payload, 0, MIB)
+    await until(() => served.writes.length > 0)
+    const other = await served.server.client()
+    const late = other.write(0, pattern(KIB, 9))
+    const since = performance.now()
+    let sent = 0
+    while (performance.now() - since < 3 * payloadTimeoutMs) {
+      await Promise.race([client.send(rest.subarray(sent, ++sent)), client.closed])
+      await pause(5)
+    }
+    void client.send(rest.subarray(sent))
+    assert.equal((await client.reply(noReadData))?.error, 0)
+    await late
+    assert.ok((await contents(served, KIB, LENGTH - KIB)).equals(payload.subarray(KIB)))
     await other.disconnect()
   })
 
