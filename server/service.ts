@@ -167,8 +167,8 @@ class Service implements RunningService {
     const stub = await predecessor.hear((guest) => welcome(frontEnds.nbd, guest))
     this.upgrading.stub = stub ?? stubOf(moved, log)
     await toldUnless(log, () => this.#openHttp(moved.http))
-    await desk.alone(() => openFurther(config, desk, directory))
-    await toldUnless(log, () => this.#folders.open())
+    // Not waited for: storage that does not answer keeps nobody from being told that the others are served, or from a stop.
+    void toldUnless(log, () => openFurther({ config, desk, directory, folders: this.#folders }))
   }
 
   async #openControl(fd?: number): Promise<void> {

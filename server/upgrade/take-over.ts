@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { OpenError, UnusableDescriptor } from '../../backends/index.js'
 import type { Config, ExportConfig } from '../config.js'
+import type { ImageFolders } from '../control/image-folders.js'
 import type { ExportPolicy } from '../exports/export-options.js'
 import type { MovedExport } from '../exports/open-export.js'
 import type { FrontEnds } from '../front-ends.js'
@@ -68,6 +69,10 @@ export interface TakerUp {
   readonly pulse: Counters
 }
 
+export interface FurtherImages extends Pick<TakerUp, 'config' | 'desk' | 'directory'> {
+  readonly folders: ImageFolders
+}
+
 /** Takes all exports and clients up, which are served when it resolves. @throws OpenError when the other process goes on */
 export async function takeUp(predecessor: Predecessor, own: TakerUp): Promise<MovedServer> {
   const { config, desk, log } = own
@@ -94,19 +99,23 @@ export async function takeUp(predecessor: Predecessor, own: TakerUp): Promise<Mo
 }
 
 /**
- * Exports of the configuration that the other process did not serve; one that cannot be opened is listed as failed. They
- * come when that process has left: until then they are not for this one to open, nor is anything to be kept for it.
+ * Exports of the configuration that the other process did not serve, and folders; one that cannot be opened is listed as
+ * failed. They come when that process has left: until then they are not for this one to open, nor is anything to be kept
+ * for it. @throws OpenError when a folder cannot be read, or the server stops
  */
-export async function openFurther({ exports }: Config, desk: ExportDesk, directory: ExportDirectory): Promise<void> {
-  for (const each of exports) {
-    if (directory.holds(each.name)) continue
-    try {
-      await desk.add(each)
-    } catch (error) {
-      if (!(error instanceof OpenError)) throw error
-      desk.fail(each, error.message)
+export async function openFurther({ config, desk, directory, folders }: FurtherImages): Promise<void> {
+  await desk.alone(async () => {
+    for (const each of config.exports) {
+      if (directory.holds(each.name)) continue
+      try {
+        await desk.add(each)
+      } catch (error) {
+        if (!(error instanceof OpenError)) throw error
+        desk.fail(each, error.message)
+      }
     }
-  }
+  })
+  await folders.open()
 }
 
 function serveClients(moved: MovedServer, { frontEnds, desk, directory }: TakerUp): void {

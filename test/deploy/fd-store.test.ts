@@ -116,8 +116,9 @@ test('an image that the process after an upgrade is the first to open is kept as
   const before = manager.heard.length
   assert.equal((await ctl('upgrade')).code, 0)
   const heard = async () => manager.heard.slice(before)
-  const since = await until('ready', heard, (lines) => lines.filter((line) => line === 'ready').length === 1)
+  const since = await until('stored', heard, (lines) => lines.some((line) => line.startsWith('stored')))
   assert.equal(since.filter((line) => line.startsWith('stored')).length, 1, since.join('\n'))
+  await until('ready', heard, (lines) => lines.includes('ready'))
   assert.deepEqual(
     since.filter((line) => line.startsWith('ignored')),
     [],
