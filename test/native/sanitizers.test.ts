@@ -69,6 +69,7 @@ describe('under sanitizers', { skip }, () => {
     ['native/vhost-inflight.test.js', '.', false],
     ['native/vhost-hostile.test.js', '.', false],
     ['fuzz/vhost-ring.test.js', '.', false],
+    ['vhost-user/foreign-descriptors.test.js', '.', needsFuse()],
     ['vhost-user/ring-driver.test.js', 'spoils', false],
     ['interop/fio.test.js', 'Unix socket', false],
     ['interop/libnbd.test.js', '.', false],
