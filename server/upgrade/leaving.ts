@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { FrontEnds } from '../front-ends.js'
 import type { IoHost } from '../io/io-host.js'
 import type { ReadyGuest } from '../nbd/guest.js'
-import { openTunnels } from '../nbd/hand-over.js'
+import { openTunnels } from '../nbd/tunnel.js'
 import type { Log } from '../observe/log.js'
 import type { Successor } from './successor.js'
 

@@ -13,6 +13,7 @@ import { serveTls, untilConnections } from '../support/tls-server.js'
 
 const READ = 0
 const DISC = 2
+const ZEROES = 6
 const skip = needs(...TLS_PROGRAMS)
 
 if (skip === false) {
@@ -78,6 +79,26 @@ if (skip === false) {
         assert.ok((await session.take(MIB)).equals(piece(Number(cookie))), `the data of read ${cookie}`)
         read.add(cookie)
       }
+    })
+
+    test('replies that wait for a client which stops reading are its own when it reads on, whatever others read meanwhile', async (scope) => {
+      const [slow, busy] = [await TlsSession.enter(port, trusting), await TlsSession.enter(port, trusting)]
+      scope.after(() => slow.leave())
+      scope.after(() => busy.leave())
+      slow.send(writeRequest('simple', 1n, 0, largest.subarray(0, 16 * MIB)))
+      assert.deepEqual(await slow.simpleReply(), { error: 0, cookie: 1n })
+      busy.send(request('simple', { type: ZEROES, cookie: 2n, offset: 32 * MIB, length: 16 * MIB }))
+      assert.deepEqual(await busy.simpleReply(), { error: 0, cookie: 2n })
+      slow.stopReading()
+      slow.send(request('simple', { type: READ, cookie: 3n, offset: 0, length: 16 * MIB }))
+      for (let round = 0n; round < 4n; round++) {
+        busy.send(request('simple', { type: READ, cookie: round, offset: 32 * MIB, length: 16 * MIB }))
+        assert.deepEqual(await busy.simpleReply(), { error: 0, cookie: round })
+        assert.ok((await busy.take(16 * MIB)).equals(Buffer.alloc(16 * MIB)))
+      }
+      slow.readOn()
+      assert.deepEqual(await slow.simpleReply(), { error: 0, cookie: 3n })
+      assert.ok((await slow.take(16 * MIB)).equals(largest.subarray(0, 16 * MIB)))
     })
 
     test('connections that are cut in the middle of a request, or of a TLS record, end alone', async (scope) => {

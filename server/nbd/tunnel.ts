@@ -1,0 +1,113 @@
+// A secured connection whose export lives in another thread: its keys stay here, and it speaks through a pair of
+// sockets. Law: a buffer goes back to the pool when nobody reads it any more, and a client that takes nothing holds two.
+import type { Socket } from 'node:net'
+import { socketIo, socketPair } from '../../backends/index.js'
+import { type AdoptedSocket, type ByteSink, socketOn } from './adopt-socket.js'
+import { giveBuffer, takeBuffer } from './buffer-pool.js'
+
+/** A peer that does not take its last bytes loses them after this long. */
+const LINGER_MS = 2000
+/** What is ciphered, or given to the export's thread, at once. */
+const PIECE_BYTES = 128 << 10
+/** Replies that the client's socket has not taken: one on its way, and one to go on with. */
+const PIECES_MAX = 2
+
+/** All tunnels read into it first, so that an idle one holds no buffer. */
+const slab = Buffer.allocUnsafeSlow(16 << 10)
+
+let tunnels = 0
+
+/** Secured sockets that speak through this process. */
+export function openTunnels(): number {
+  return tunnels
+}
+
+/** The descriptor that speaks for the secured socket from here on. @throws NoDescriptorError */
+export function throughTunnel(secured: Socket): number {
+  const [near, far] = socketPair()
+  tunnels += 1
+  secured.once('close', () => {
+    tunnels -= 1
+  })
+  new Tunnel(secured, near)
+  return far
+}
+
+class Tunnel implements ByteSink {
+  readonly target = slab
+  readonly #secured: Socket
+  readonly #near: number
+  readonly #plain: AdoptedSocket
+  /** Pieces of replies that the secured socket has not taken. */
+  #pieces = 0
+  /** Requests that go to the export's thread at the end of this turn: they are small, and come one by one. */
+  #requests: Uint8Array | undefined
+  #end = 0
+  readonly #flush = () => this.#sendRequests()
+
+  constructor(secured: Socket, near: number) {
+    this.#secured = secured
+    this.#near = near
+    this.#plain = socketOn(near, this)
+    const { socket } = this.#plain
+    // Behind its farewell a peer closes its half, and still waits for the last replies.
+    secured.allowHalfOpen = true
+    secured.on('error', () => socket.destroy()).on('close', () => socket.destroy())
+    socket.on('error', () => secured.destroy())
+    socket.on('close', () => setTimeout(() => secured.destroy(), LINGER_MS).unref())
+    socket.on('end', () => secured.end())
+    secured.on('end', () => {
+      this.#sendRequests()
+      socket.end()
+    })
+    secured.on('data', (bytes: Buffer) => this.#gather(bytes)).resume()
+    this.#plain.resumeReading()
+  }
+
+  /** Replies came into the slab; what came behind them joins them in one piece. */
+  arrived(length: number): boolean {
+    const piece = takeBuffer(PIECE_BYTES)
+    piece.set(slab.subarray(0, length))
+    const more = length === slab.length ? socketIo.receiveNow(this.#near, piece.subarray(length), 0) : 0
+    this.#pieces += 1
+    this.#secured.write(piece.subarray(0, length + Math.max(0, more)), () => {
+      giveBuffer(piece)
+      this.#pieces -= 1
+      if (this.#pieces === PIECES_MAX - 1) this.#plain.resumeReading()
+    })
+    return this.#pieces < PIECES_MAX
+  }
+
+  #gather(bytes: Uint8Array): void {
+    let at = 0
+    while (at < bytes.length) {
+      if (this.#requests === undefined) {
+        this.#requests = takeBuffer(PIECE_BYTES)
+        setImmediate(this.#flush)
+      }
+      const length = Math.min(bytes.length - at, PIECE_BYTES - this.#end)
+      this.#requests.set(bytes.subarray(at, at + length), this.#end)
+      this.#end += length
+      at += length
+      if (this.#end === PIECE_BYTES) this.#sendRequests()
+    }
+  }
+
+  #sendRequests(): void {
+    const requests = this.#requests
+    if (requests === undefined) return
+    const end = this.#end
+    this.#requests = undefined
+    this.#end = 0
+    const { socket } = this.#plain
+    // The number of a closed descriptor may be another's by now.
+    if (socket.destroyed || socket.writableEnded) return giveBuffer(requests)
+    const sent = socket.writableLength === 0 ? Math.max(0, socketIo.sendNow(this.#near, requests, 0, end)) : 0
+    if (sent === end) return giveBuffer(requests)
+    this.#secured.pause()
+    socket.write(requests.subarray(sent, end), () => {
+      giveBuffer(requests)
+      if (socket.writableLength === 0) this.#secured.resume()
+    })
+  }
+}
