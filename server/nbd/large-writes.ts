@@ -91,7 +91,7 @@ export class LargeWrites {
   get areFixed(): boolean {
     if (this.#refusing) return true
     for (const write of this.#writes)
-      if (!write.canMove || (this.#options.terms.extended && write.hasLanded)) return true
+      if (!write.canMove || (this.#options.terms.extended && write.landing.bytes > 0)) return true
     return false
   }
 
@@ -104,6 +104,7 @@ export class LargeWrites {
   freeze(): void {
     if (!this.#frozen) this.#count(-this.#writes.size)
     this.#frozen = true
+    for (const { landing } of this.#writes) landing.freeze()
   }
 
   /** The export goes on here after all. */

@@ -3,8 +3,9 @@
 import { commandIndex, type DecodedRequest, NBD_CMD_FLAG_FUA } from 'nbd-protocol'
 import { DONE, EIO, errnoOf, MOVED, type Outcome, SHUT_DOWN, WOULD_BLOCK } from '../../backends/index.js'
 import { isSpaceError } from '../exports/space-hold.js'
-import { count, DEFERRED_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
+import { count, DEFERRED_AT } from '../observe/counters.js'
 import { type OwnedPayload, ownedCopy } from './buffer-pool.js'
+import { Landing } from './landing.js'
 import { type PayloadSink, PIECE_BYTES } from './payload-feed.js'
 import { restOf, syncPieces, writePiece, writePieceNow } from './piece-io.js'
 import { PieceQueue } from './piece-queue.js'
@@ -24,7 +25,7 @@ export class StreamedWrite implements PayloadSink {
   readonly #pieces: PieceQueue
   #claim: WriteClaim | undefined
   #received = 0
-  #landed = 0
+  readonly landing: Landing
   #deferred = false
   /** What the client is to hear, once it is known: what still comes is thrown away. */
   #told: Outcome | undefined
@@ -39,6 +40,7 @@ export class StreamedWrite implements PayloadSink {
     const write = (piece: Uint8Array, offset: number) => this.#writeLater(piece, offset)
     this.#pieces = new PieceQueue({ served, budget, command: request.type, write, left: () => this.#pieceLeft() })
     this.bytes = request.payloadLength
+    this.landing = new Landing(served.counters)
   }
 
   /** What waits for space, or for an operator, is read to its end: requests behind it are not to wait as well. */
@@ -136,8 +138,8 @@ export class StreamedWrite implements PayloadSink {
 
   #judge(outcome: Outcome, length: number): void {
     if (this.#told !== undefined || this.#ending) return
-    if (outcome === DONE) this.#landed += length
-    if (outcome !== DONE || this.#landed === this.bytes) this.#end(outcome)
+    if (outcome === DONE) this.landing.add(length)
+    if (outcome !== DONE || this.landing.bytes === this.bytes) this.#end(outcome)
   }
 
   /** No piece is given to storage after this. */
@@ -151,10 +153,9 @@ export class StreamedWrite implements PayloadSink {
   }
 
   #tell(outcome: Outcome): void {
-    const { served } = this.#options
     this.#ending = false
     this.#told = outcome
-    if (outcome === DONE) count(served.counters, WRITTEN_BYTES_AT, this.bytes)
+    this.landing.end(outcome === DONE)
     this.#letGo()
     this.#answerWhenWhole()
   }
@@ -187,16 +188,12 @@ export class StreamedWrite implements PayloadSink {
 
   /** Nothing was told yet, and nobody waits behind it: the rest may become a request of its own. */
   get canMove(): boolean {
-    return this.#told === undefined && !this.#ending && !(this.hasLanded && this.#claim?.delays)
-  }
-
-  get hasLanded(): boolean {
-    return this.#landed > 0
+    return this.#told === undefined && !this.#ending && !(this.landing.bytes > 0 && this.#claim?.delays)
   }
 
   /** The rest as a request of its own, with what has come of it; this write is of no more use. */
   takeMoved(extended: boolean): Uint8Array[] {
-    const header = restOf(this.#request, this.#landed, extended)
+    const header = restOf(this.#request, this.landing.bytes, extended)
     const bytes = this.#pieces.takeAside()
     this.#claim?.finish(false)
     this.#letGo()
@@ -208,7 +205,8 @@ export class StreamedWrite implements PayloadSink {
   /** What was put aside while the export was frozen is written after all. */
   thaw(): void {
     this.came()
-    let offset = this.#request.offset + this.#landed
+    this.landing.thaw()
+    let offset = this.#request.offset + this.landing.bytes
     for (const bytes of this.#pieces.takeAside()) {
       this.#queue({ bytes, pooled: undefined }, offset)
       offset += bytes.length

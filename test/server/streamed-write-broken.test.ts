@@ -50,6 +50,21 @@ describe('a large WRITE', { timeout: 60_000 }, () => {
     await other.disconnect()
   })
 
+  test('that changes hands in the middle counts each of its bytes as written once', async () => {
+    const served = await disk()
+    const { client, rest } = await begun(served, pattern(LENGTH, 7), 0, MIB)
+    await until(() => served.writes.length >= 16)
+    const { counters } = served.server.served
+    assert.equal(counters[WRITTEN_BYTES_AT], 0)
+    const frozen = await served.server.host.freeze(1000)
+    assert.ok(frozen.kind === 'frozen')
+    assert.ok((counters[WRITTEN_BYTES_AT] ?? 0) >= 4 * MIB, 'what has landed is counted when the counters are taken')
+    await served.server.host.goOn()
+    await client.send(rest)
+    assert.equal((await client.reply(noReadData))?.error, 0)
+    assert.equal(counters[WRITTEN_BYTES_AT], LENGTH)
+  })
+
   test('that comes slowly, but without a stop, is not ended, whoever waits for it', async () => {
     const payloadTimeoutMs = 100
     const served = await disk({ payloadTimeoutMs })
