@@ -4,6 +4,7 @@
 import { access, constants, mkdtemp, rm, statfs, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fioVersion } from './fio.js'
+import { measureGrowth } from './growth.js'
 import { createImage, imagePath } from './images.js'
 import { type ImageKind, type Job, overTls } from './jobs.js'
 import { keepFolder, watchExit } from './leftovers.js'
@@ -45,6 +46,10 @@ async function bench(options: Options): Promise<number> {
   const tls = options.jobs.some(overTls) ? await makeTlsMaterial(dir) : 'no job asks for it'
   const setting: Setting = { options, dir, tls, progress }
   const machine = await describeMachine(setting.dir)
+  if (options.growth.length > 0) {
+    await measureGrowth(options.growth, setting.dir, machine, progress)
+    return 0
+  }
   const tools = { fio: await fioVersion(setting.dir), nbdcopy: await nbdcopyVersion(setting.dir) }
   const found = await findServers(options, setting.dir)
   const notes = [...found.leftOut, ...fileSystemNotes(machine)]

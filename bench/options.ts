@@ -3,6 +3,8 @@
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { AXES } from './growth.js'
+import type { Axis } from './growth-axis.js'
 import { JOBS, type Job } from './jobs.js'
 
 export const PEERS = ['nbdkit', 'qemu-nbd', 'c-loop'] as const
@@ -20,6 +22,8 @@ export interface Options {
   readonly dir: string
   readonly json: string | undefined
   readonly peerRoot: string | undefined
+  /** How the cost grows is measured, and nothing else. */
+  readonly growth: readonly Axis[]
 }
 
 export class OptionsError extends Error {}
@@ -39,6 +43,8 @@ export const USAGE = `usage: npm run bench -- [flags]
   --dir DIR           where the images live (default: the system's temporary folder)
   --peer-root DIR     run nbdkit and qemu-nbd under chroot DIR; the images then live in DIR/var/tmp
   --json FILE         write every figure of every round
+  --plot [LIST]       how the cost grows, and nothing else: tables and plots in docs/, of
+                      ${AXES.map(({ name }) => name).join(',')}
 `
 
 const FLAGS = {
@@ -53,6 +59,7 @@ const FLAGS = {
   dir: { type: 'string' },
   'peer-root': { type: 'string' },
   json: { type: 'string' },
+  plot: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
 } as const
 
@@ -64,7 +71,7 @@ function nameJobs(from: number, to?: number): string {
 
 /** Returns undefined when help was asked for. Throws OptionsError with one plain sentence. */
 export function parseOptions(argv: readonly string[]): Options | undefined {
-  const { values } = parse(argv)
+  const { values, positionals } = parse(argv)
   if (values.help) return undefined
   const quick = values.quick
   const peerRoot = values['peer-root'] === undefined ? undefined : resolve(values['peer-root'])
@@ -87,18 +94,25 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     dir,
     json: values.json === undefined ? undefined : resolve(values.json),
     peerRoot,
+    growth: axes(values.plot, positionals),
   }
   return Object.freeze(options)
 }
 
 function parse(argv: readonly string[]) {
   try {
-    return parseArgs({ args: [...argv], options: FLAGS, strict: true })
+    return parseArgs({ args: [...argv], options: FLAGS, strict: true, allowPositionals: true })
   } catch (error) {
     // parseArgs throws nothing but TypeErrors, each with a sentence for the operator.
     if (error instanceof TypeError) throw new OptionsError(error.message)
     throw error
   }
+}
+
+function axes(plot: boolean, positionals: readonly string[]): Axis[] {
+  const [list, more] = plot ? positionals : [undefined, ...positionals]
+  if (more !== undefined) throw new OptionsError(`'${more}' is neither a flag nor the value of one: see --help`)
+  return plot ? choose('--plot', list, AXES, ({ name }) => name) : []
 }
 
 function choose<T>(flag: string, list: string | undefined, all: readonly T[], nameOf: (item: T) => string): T[] {
