@@ -84,12 +84,15 @@ export function plotOf({ axis, sizes, figures }: Growth): Plot {
   })
   const panels = [panelOf('milliseconds', (unit) => unit !== 'MiB'), panelOf('MiB of memory', (unit) => unit === 'MiB')]
   const { sizesName, sizeOf } = axis
+  // Units stay; plain numbers are too long for a tick.
+  const tickOf = (size: number) =>
+    sizeOf(size).includes(' ') ? sizeOf(size) : size.toLocaleString('en-US', { notation: 'compact' })
   const title = `How the cost grows with ${sizesName}`
   return {
     title,
     sizes: sizesName,
     panels: panels.filter(({ series }) => series.length > 0),
-    tickOf: sizeOf,
+    tickOf,
     ticks: sizes,
   }
 }
