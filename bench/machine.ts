@@ -18,7 +18,8 @@ export async function describeMachine(dir: string): Promise<Machine> {
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     cores: availableParallelism(),
     memoryGiB: Math.round(totalmem() / 1024 ** 3),
-    kernel: release(),
+    // Without what a distribution or a hoster calls its own build.
+    kernel: release().split('-')[0] ?? release(),
     node: process.version,
     loadBefore: loadavg()[0] ?? 0,
     fileSystem: fileSystemOf(dir, await readFile('/proc/self/mountinfo', 'utf8')),
