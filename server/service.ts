@@ -94,7 +94,7 @@ class Service implements RunningService {
   /** What there is to hand over. */
   get #site(): UpgradeSite {
     const { limits, http, stateDirectory } = this.#config
-    const { hosts, places: exports } = this.#desk
+    const [{ hosts, places: exports }, { leaving }] = [this.#desk, this.#directory]
     const [door, control] = [this.#http, this.#control]
     const doors = {
       stateDirectory: stateDirectory && resolve(stateDirectory),
@@ -107,7 +107,7 @@ class Service implements RunningService {
     const closeHttp = () => door.close()
     const closeDoors = () => Promise.all([this.#folders.close(), control?.leave()])
     const ways = { closeHttp, closeDoors, endLog: this.#endLog }
-    return { log, limits, frontEnds, hosts, exports, counters, pulses, doors, ...ways }
+    return { log, limits, frontEnds, hosts, exports, leaving, counters, pulses, doors, ...ways }
   }
 
   get exports(): Iterable<DirectoryEntry> {

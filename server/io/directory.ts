@@ -61,6 +61,11 @@ export class ExportDirectory extends ExportRegistry<DirectoryEntry> {
     if (entry !== undefined) this.replace({ ...entry, face: { ...entry.face, size } })
   }
 
+  /** Names of exports that take no new requests. */
+  get leaving(): string[] {
+    return [...this].flatMap(({ name, leaving }) => (leaving ? [name] : []))
+  }
+
   /** Why nothing can be asked of an export. */
   absence(name: string): string {
     const reason = this.failed.get(name)?.reason

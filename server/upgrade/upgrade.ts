@@ -26,6 +26,8 @@ export interface UpgradeSite {
   readonly frontEnds: FrontEnds
   readonly hosts: readonly IoHost[]
   readonly exports: readonly { readonly name: string; readonly device: number }[]
+  /** Names of exports that take no new requests, and wait for what they have. */
+  readonly leaving: readonly string[]
   readonly counters: Counters
   readonly pulses: readonly Counters[]
   /** Listens for HTTP no more. */
@@ -73,6 +75,7 @@ export class Upgrade {
     const { log } = this.#site
     this.#refuseGuests()
     this.#refuseScarcity()
+    this.#refuseRemovals()
     const successor = new Successor()
     const { pid } = successor
     log.info({ pid }, 'upgrade: a new process starts')
@@ -125,6 +128,15 @@ export class Upgrade {
     if (room >= needed) return
     throw new UpgradeFailure(
       `${needed} more files have to be opened for a moment, and the limit has room for ${room}: raise it (prlimit --nofile) or let clients go`,
+    )
+  }
+
+  /** The new process would serve again what an operator has taken out of service. */
+  #refuseRemovals(): void {
+    const [name] = this.#site.leaving
+    if (name === undefined) return
+    throw new UpgradeFailure(
+      `export ${name} is leaving, and waits for its storage: mend that, remove it, then ask again`,
     )
   }
 

@@ -138,6 +138,8 @@ describe('an export that is removed', () => {
       /^export b is leaving, .* its storage has 1 requests, and does not answer: mend it/,
     )
     assert.equal((await served.summary('b'))?.state, 'leaving')
+    const upgrade = await served.ask({ command: 'upgrade' })
+    assert.match(upgrade.ok ? 'upgraded' : upgrade.error, /export b is leaving, and waits for its storage/)
     await slow
     await served.told('remove', 'b')
   })
