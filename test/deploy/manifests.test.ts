@@ -143,6 +143,15 @@ test('the configurations in them are sound, and lie where the containers have th
   }
 })
 
+/** Whatever is left of it: told early enough, the shell has started nothing. */
+function killGroup(leader: number | undefined): void {
+  try {
+    if (leader !== undefined) process.kill(-leader, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
+
 test('the client beside the sidecar ends when it is told to, and leaves it the time for its sync', async (t) => {
   const { path: folder, remove } = temporaryFolder()
   t.after(remove)
@@ -154,7 +163,7 @@ test('the client beside the sidecar ends when it is told to, and leaves it the t
   // A group of its own: what the shell has started goes with it, as in a container.
   const child = spawn(shell, words, { env, stdio, detached: true })
   const ended = once(child, 'exit')
-  t.after(() => child.pid !== undefined && process.kill(-child.pid, 'SIGKILL'))
+  t.after(() => killGroup(child.pid))
   await once(child.stdout, 'data')
   child.kill('SIGTERM')
   // Not by the signal, which a process 1 does not feel: by its handler.
