@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { attach, lastFirst, MIB } from '../support/faults.js'
-import { bootGuest, type GuestRun, skipWithoutGuests, startGuest } from '../support/guest.js'
+import { bootGuest, type GuestRun, type RunningGuest, skipWithoutGuests, startGuest } from '../support/guest.js'
 import {
   allocatedMiB,
   checkFileSystem,
@@ -131,6 +131,17 @@ for (const [ring, packed] of [
   })
 }
 
+/** False while QEMU says that the chardev is still the old device's. */
+async function added(guest: RunningGuest, device: Record<string, string>): Promise<boolean> {
+  try {
+    await guest.qmp('device_add', device)
+    return true
+  } catch (error) {
+    if (/Device 'vhost' is in use/.test((error as Error).message)) return false
+    throw error
+  }
+}
+
 test('a guest that is reset finds its disk again, and one whose disk is unplugged and plugged in again as well', {
   skip,
 }, async (t) => {
@@ -165,7 +176,7 @@ test('a guest that is reset finds its disk again, and one whose disk is unplugge
     async () => !named(await guest.qmp('qom-list', { path: '/machine/peripheral' })),
   )
   const device = { driver: 'vhost-user-blk-pci', id: 'vhost1', chardev: 'vhost', addr: '0x11' }
-  await guest.qmp('device_add', device)
+  await until(guest, 'QEMU let go of the chardev, which it does later than of the name', () => added(guest, device))
   assertSucceeded(await guest.finished)
   const { code, stderr } = await candor.stop()
   assert.equal(code, 0, stderr)

@@ -154,12 +154,14 @@ test('TLS that comes or goes with the file waits for a restart: exports ask for 
 
 test('what takes a restart is told by its name, again and again, and the rest is applied', async (t) => {
   const served = await configured(t)
-  const top = ['workers: 1', 'io-engine: pool', 'connections-max: 5']
+  const top = ['workers: 1', 'handshake-timeout: 3s', 'connections-max: 5']
   served.write({ a: [], b: [], c: [] }, ...top)
-  const unapplied = ['io-engine', 'workers', 'connections-max'].map((key) => `${key} is another: restart candor for it`)
+  const unapplied = ['workers', 'connections-max', 'handshake-timeout'].map(
+    (key) => `${key} is another: restart candor for it`,
+  )
   assert.deepEqual(await served.reload(), { ...NOTHING, added: ['c'], unapplied })
   assert.deepEqual(await served.reload(), { ...NOTHING, unapplied })
-  assert.match((await served.ctl('reload')).stdout, /^not applied: io-engine is another: restart candor for it\n/)
+  assert.match((await served.ctl('reload')).stdout, /^not applied: workers is another: restart candor for it\n/)
   assert.equal(logged(served.candor, /^not applied: workers is another/).length, 3)
 })
 
