@@ -41,6 +41,7 @@ export type LogSink = (line: LogLine) => void
 /** The end of the line: stderr, written to without waiting. */
 export class LogOutput {
   readonly #logger: Logger
+  #closed: Promise<void> | undefined
   readonly #destination = pino.destination({ fd: 2, sync: false, maxLength: BACKLOG_BYTES_MAX })
 
   /** `counters` are those of the server, where lines that were lost are counted. */
@@ -65,14 +66,22 @@ export class LogOutput {
     this.#logger.level = level
   }
 
-  /** Waits a moment for the last lines, before the process ends. */
-  async close(): Promise<void> {
-    await new Promise<void>((resolve) => {
+  /** Waits a moment for the last lines, before the process ends. What comes later is lost. */
+  close(): Promise<void> {
+    this.#closed ??= this.#end()
+    return this.#closed
+  }
+
+  #end(): Promise<void> {
+    this.#logger.level = 'silent'
+    return new Promise((resolve) => {
       const timer = setTimeout(resolve, LAST_LINES_MS)
-      this.#destination.flush(() => {
+      // Not `flush`, which waits for nothing where lines are written as they come.
+      this.#destination.once('close', () => {
         clearTimeout(timer)
         resolve()
       })
+      this.#destination.end()
     })
   }
 }
