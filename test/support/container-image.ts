@@ -1,7 +1,17 @@
 // The container image, built by buildah from the project's own Dockerfile. Law: nothing is pulled. A Debian 12 made by debootstrap
 // with the Node that runs the tests stands in for the public node:20-bookworm and node:20-bookworm-slim; both are kept in .cache.
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -59,7 +69,9 @@ function addNode(rootfs: string): void {
   copyFileSync(process.execPath, join(local, 'bin/node'))
   const keep = { recursive: true, verbatimSymlinks: true }
   cpSync(join(prefix, 'include/node'), join(local, 'include/node'), keep)
-  cpSync(join(prefix, 'lib/node_modules/npm'), join(local, 'lib/node_modules/npm'), keep)
+  // Not from beside this Node: one that npm installed has none.
+  const npm = dirname(dirname(realpathSync(run('sh', ['-c', 'command -v npm']))))
+  cpSync(npm, join(local, 'lib/node_modules/npm'), keep)
   for (const name of ['npm', 'npx']) symlinkSync(`../lib/node_modules/npm/bin/${name}-cli.js`, join(local, 'bin', name))
 }
 
