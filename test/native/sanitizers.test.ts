@@ -47,7 +47,8 @@ async function suite(path: string, only: string): Promise<Run> {
   }
   // Set by the runner of this file: the suite would take itself for a part of it.
   Reflect.deleteProperty(env, 'NODE_TEST_CONTEXT')
-  const ended = await run(['--test', `--test-name-pattern=${only}`, join(home, 'dist/test', path)], env)
+  const words = ['--test', '--test-reporter=tap', `--test-name-pattern=${only}`, join(home, 'dist/test', path)]
+  const ended = await run(words, env)
   const written = readdirSync(reports).filter((name) => name.includes('.node.'))
   return { ...ended, reports: written.map((name) => readFileSync(join(reports, name), 'utf8')).join('') }
 }
