@@ -81,7 +81,8 @@ function makeBases(): void {
   if (!existsSync(DEBIAN)) {
     const made = `${DEBIAN}.made`
     rmSync(made, { recursive: true, force: true })
-    run('debootstrap', ['--variant=minbase', 'bookworm', made])
+    // libatomic1: what Node 26 wants besides what 20 and 24 do.
+    run('debootstrap', ['--variant=minbase', '--include=libatomic1', 'bookworm', made])
     renameSync(made, DEBIAN)
   }
   const container = buildah('from', 'scratch')
