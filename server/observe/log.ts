@@ -62,8 +62,9 @@ export class LogOutput {
     return this.#logger.level
   }
 
+  /** Of no effect once it is closed: there is nowhere to write to any more. */
   set level(level: LogLevel) {
-    this.#logger.level = level
+    if (this.#closed === undefined) this.#logger.level = level
   }
 
   /** Waits a moment for the last lines, before the process ends. What comes later is lost. */

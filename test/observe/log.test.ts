@@ -13,6 +13,7 @@ const ENDING = `
   output.write({ level: 'info', details: {}, message: 'first' })
   output.write({ level: 'error', details: {}, message: 'last' })
   await Promise.all([output.close(), output.close()])
+  output.level = 'debug'
   output.write({ level: 'info', details: {}, message: 'too late' })
   process.exit()
 `
