@@ -107,6 +107,16 @@ static napi_value poll_ring(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+static napi_value await_ring(napi_env env, napi_callback_info info) {
+  napi_value more, result;
+  struct vhost_queue *queue;
+  uint32_t ns;
+  if (!queue_arguments(env, info, 1, &queue, &more)) return door_throw(env, "vhostQueueAwait(queue, ns)");
+  DOOR_OK(napi_get_value_uint32(env, more, &ns));
+  DOOR_OK(napi_get_boolean(env, vhost_queue_await(queue, ns), &result));
+  return result;
+}
+
 static napi_value copy(napi_env env, napi_callback_info info, bool out) {
   napi_value more[5];
   struct vhost_queue *queue;
@@ -214,6 +224,7 @@ napi_status vhost_queue_define(napi_env env, napi_value exports) {
 #define DOOR(name, function) {name, NULL, function, NULL, NULL, NULL, napi_default, NULL}
   const napi_property_descriptor properties[] = {
       DOOR("openVhostQueue", open_vhost_queue), DOOR("vhostQueueStart", start),     DOOR("vhostQueuePoll", poll_ring),
+      DOOR("vhostQueueAwait", await_ring),
       DOOR("vhostQueueGather", gather),         DOOR("vhostQueueScatter", scatter), DOOR("vhostQueueReadNow", read_now),
       DOOR("vhostQueueWriteNow", write_now),    DOOR("vhostQueueComplete", complete),
       DOOR("vhostQueueNotify", notify),         DOOR("vhostQueueSetCall", set_call),

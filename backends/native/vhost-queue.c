@@ -3,15 +3,19 @@
  *   kick -> turn: hush, then { read up to a batch -> requests(count) } until empty or enough -> listen
  *                                                      complete(id) … notify -> call
  *
- * Laws: one turn reads a batch at most, so that a guest does not keep the thread to itself; a queue that broke tells it once
+ * Laws: one turn reads a batch at most, and ends in time, so that a guest does not keep the thread to itself; a queue that broke tells it once
  * and reads nothing more. Nothing here is shared between threads. */
 #include "vhost-queue.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "vhost-data.h"
+
+/* How long a turn goes on: other rings, clients and timers have theirs then. */
+#define TURN_NS 500000
 
 /* Descriptors that one turn reads: long chains count for what they are. */
 #define DESCS_TURN_MAX 4096
@@ -19,6 +23,9 @@
 /* Data of answers that are kept back for the end of the batch: with more the guest is told at once, and works on them while
  * we move the next. */
 #define UNTOLD_BYTES_MAX (128 * 1024)
+
+/* The queues of this thread. */
+static _Thread_local struct vhost_queue *queues;
 
 static void tell(struct vhost_queue *queue, uint32_t count, const char *reason) {
   napi_env env = queue->told.env;
@@ -80,9 +87,10 @@ static uint32_t take_batch(struct vhost_queue *queue, uint32_t limit, uint32_t *
 
 static void turn(struct vhost_queue *queue) {
   uint32_t done = 0, descs = 0;
+  const uint64_t end = uv_hrtime() + TURN_NS;
   if (readable(queue)) vhost_ring_hush(&queue->ring);
   while (readable(queue)) {
-    if (done == VHOST_BATCH_MAX || descs >= DESCS_TURN_MAX) {
+    if (done == VHOST_BATCH_MAX || descs >= DESCS_TURN_MAX || uv_hrtime() >= end) {
       uv_idle_start(&queue->idle, on_idle);
       return;
     }
@@ -132,6 +140,24 @@ void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status
 void vhost_queue_notify(struct vhost_queue *queue) {
   queue->untold_bytes = 0;
   if (vhost_ring_wants_call(&queue->ring) && queue->call >= 0) vhost_event_signal(queue->call);
+}
+
+/* Whether a queue other than `ours` has something to do: what storage has for it ends in the event loop, and so does its kick. */
+static bool others_wait(const struct vhost_queue *ours) {
+  for (const struct vhost_queue *queue = queues; queue != NULL; queue = queue->next) {
+    if (queue->ring.out > 0 || (queue != ours && readable(queue) && vhost_ring_ready(&queue->ring))) return true;
+  }
+  return false;
+}
+
+bool vhost_queue_await(struct vhost_queue *queue, uint64_t ns) {
+  const uint64_t end = uv_hrtime() + ns;
+  while (readable(queue) && !others_wait(queue)) {
+    if (vhost_ring_ready(&queue->ring)) return true;
+    if (uv_hrtime() >= end) return false;
+    sched_yield();
+  }
+  return false;
 }
 
 static void freed(struct vhost_queue *queue) {
@@ -186,6 +212,8 @@ int vhost_queue_init(struct vhost_queue *queue, uv_loop_t *loop) {
   queue->idle.data = queue;
   queue->handles = 1;
   queue->call = -1;
+  queue->next = queues;
+  queues = queue;
   return 0;
 }
 
@@ -195,9 +223,16 @@ uint32_t vhost_queue_stop(struct vhost_queue *queue) {
   return vhost_ring_base(&queue->ring);
 }
 
+static void forget(const struct vhost_queue *queue) {
+  struct vhost_queue **link = &queues;
+  while (*link != NULL && *link != queue) link = &(*link)->next;
+  if (*link != NULL) *link = queue->next;
+}
+
 void vhost_queue_close(struct vhost_queue *queue) {
   if (queue->closing) return;
   queue->closing = true;
+  forget(queue);
   if (queue->kick != NULL) vhost_kick_close(queue->kick);
   queue->kick = NULL;
   if (queue->call >= 0) close(queue->call);

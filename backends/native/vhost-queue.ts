@@ -78,6 +78,7 @@ export interface VhostQueueDoors {
   ): VhostQueueNative | number
   vhostQueueStart(queue: VhostQueueNative): void
   vhostQueuePoll(queue: VhostQueueNative): void
+  vhostQueueAwait(queue: VhostQueueNative, ns: number): boolean
   vhostQueueGather(
     queue: VhostQueueNative,
     id: number,
@@ -156,6 +157,15 @@ export class VhostQueue {
   /** Reads the ring as if it had been kicked. The requests come in a later turn of the event loop. */
   poll(): void {
     fileIo.vhostQueuePoll(this.#open)
+  }
+
+  /**
+   * Within `requests`, when all of them are complete: waits in place until the guest has more, for `ns` nanoseconds at most
+   * (up to 2^32 - 1), and says whether it has. Those come in the same turn, and without a kick. Not while a ring of this
+   * thread has requests out, or another one has something to be read: the event loop brings what they wait for.
+   */
+  await(ns: number): boolean {
+    return fileIo.vhostQueueAwait(this.#open, ns)
   }
 
   /** Copies bytes that the guest hands over, from byte `from` of them. EFAULT beyond them, or from lost memory; else 0. */

@@ -1,7 +1,8 @@
 // How long a connection that is read keeps the thread. Law: after half a millisecond others have their turn, whatever it is
 // that comes.
+
+import { Patience } from '../exports/patience.js'
 import type { Latency } from '../observe/latency.js'
-import { Patience } from './patience.js'
 import type { ReceiveBuffer } from './receive-buffer.js'
 import type { Transport } from './transport.js'
 

@@ -16,13 +16,14 @@ import {
   DONE,
   EFAULT,
   EINVAL,
+  type IoData,
   type Outcome,
   type VhostMemory,
   type VhostQueue,
   WOULD_BLOCK,
   ZERO_PUNCH,
 } from '../../backends/index.js'
-import type { RequestRunner, Task } from '../exports/request-runner.js'
+import type { KeptTask, RequestRunner, Task } from '../exports/request-runner.js'
 import { count, VHOST_USER_REQUESTS_AT } from '../observe/counters.js'
 import { type BlockRequest, commandOf, refusalOfData, refusalOfSegment } from './block-request.js'
 import { type BlockDevice, DISCARD_SEGMENTS_MAX } from './device.js'
@@ -39,7 +40,13 @@ export interface Desk {
   wait(bytes: number, work: Promise<void>): void
 }
 
-type Place = Pick<Task, 'command' | 'offset' | 'length' | 'mode' | 'durable'>
+type Where = Pick<Task, 'command' | 'offset' | 'length' | 'mode' | 'durable'>
+
+/** Always of one shape, field by field: spread out of two objects it would cost the engine a shape of its own each time. */
+function taskAt<Data extends IoData>(where: Where, { buffer, start }: Placed<Data>): Task<Data> {
+  const { command, offset, length, mode, durable } = where
+  return { command, offset, length, mode, durable, buffer, start }
+}
 
 export class BlockService {
   readonly #device: BlockDevice
@@ -62,7 +69,7 @@ export class BlockService {
     count(this.#device.served.counters, VHOST_USER_REQUESTS_AT + commandIndex(command ?? UNKNOWN_COMMAND))
     if (command === NBD_CMD_READ) return this.#transfer(request, command, request.inLength)
     if (command === NBD_CMD_WRITE) return this.#transfer(request, command, request.outLength)
-    if (command === NBD_CMD_FLUSH) this.#serve(request, this.#place(command, 0, 0), NO_DATA)
+    if (command === NBD_CMD_FLUSH) this.#serve(request, this.#task(command, 0, 0, NO_DATA))
     else if (command !== undefined) this.#takeSegments(request, command)
     else this.#takeOther(request)
     return 0
@@ -85,8 +92,9 @@ export class BlockService {
     this.#desk.complete(id, VIRTIO_BLK_S_OK, length)
   }
 
-  #place(command: number, offset: number, length: number, mode = 0): Place {
-    return { command, offset, length, mode, durable: command !== NBD_CMD_READ && this.#device.isDurable }
+  #task(command: number, offset: number, length: number, data: Placed, mode = 0): Task {
+    const durable = command !== NBD_CMD_READ && this.#device.isDurable
+    return taskAt({ command, offset, length, mode, durable }, data)
   }
 
   #transfer(request: BlockRequest, command: number, length: number): number {
@@ -98,35 +106,35 @@ export class BlockService {
     }
     const data = command === NBD_CMD_READ ? this.#pieces.forRead(request) : this.#pieces.forWrite(request)
     if (data === undefined) this.#refuse(request, command, EFAULT, offset, length)
-    else this.#serve(request, this.#place(command, offset, length), data)
+    else this.#serve(request, this.#task(command, offset, length, data))
     return length
   }
 
   /** Now, or later with data that last. */
-  #serve(request: BlockRequest, place: Place, data: Placed): void {
-    const outcome = this.#runner.now({ ...place, ...data })
-    if (outcome !== WOULD_BLOCK) return this.#answer(request, place, data, outcome)
-    const kept = this.#kept(request, place, data)
-    if (kept === undefined) return this.#refuse(request, place.command, EFAULT, place.offset, place.length)
-    const isCopy = kept.buffer !== data.buffer
-    this.#desk.wait(isCopy ? place.length : 0, this.#serveLater(request, place, kept))
+  #serve(request: BlockRequest, task: Task): void {
+    const outcome = this.#runner.now(task)
+    if (outcome !== WOULD_BLOCK) return this.#answer(request, task, outcome)
+    const kept = this.#kept(request, task)
+    if (kept === undefined) return this.#refuse(request, task.command, EFAULT, task.offset, task.length)
+    const isCopy = kept.buffer !== task.buffer
+    this.#desk.wait(isCopy ? task.length : 0, this.#serveLater(request, taskAt(task, kept)))
   }
 
-  #kept(request: BlockRequest, { command, length }: Place, data: Placed): Placed<Uint8Array> | undefined {
-    if (command === NBD_CMD_READ) return this.#pieces.keptRead(data, length)
-    return command === NBD_CMD_WRITE ? this.#pieces.keptWrite(request, length) : NO_DATA
+  #kept(request: BlockRequest, task: Task): Placed<Uint8Array> | undefined {
+    if (task.command === NBD_CMD_READ) return this.#pieces.keptRead(task, task.length)
+    return task.command === NBD_CMD_WRITE ? this.#pieces.keptWrite(request, task.length) : NO_DATA
   }
 
-  async #serveLater(request: BlockRequest, place: Place, kept: Placed<Uint8Array>): Promise<void> {
-    const outcome = await this.#runner.later({ ...place, ...kept })
-    if (outcome !== undefined) this.#answer(request, place, kept, outcome)
+  async #serveLater(request: BlockRequest, task: KeptTask): Promise<void> {
+    const outcome = await this.#runner.later(task)
+    if (outcome !== undefined) this.#answer(request, task, outcome)
   }
 
-  #answer(request: BlockRequest, { command, length }: Place, data: Placed, outcome: Outcome): void {
+  #answer(request: BlockRequest, task: Task, outcome: Outcome): void {
     if (outcome !== DONE) return this.#fail(request.id)
-    if (command !== NBD_CMD_READ) return this.#desk.complete(request.id, VIRTIO_BLK_S_OK, 0)
-    if (length > 0 && !this.#pieces.deliver(request, data)) return this.#fail(request.id)
-    this.#desk.complete(request.id, VIRTIO_BLK_S_OK, length)
+    if (task.command !== NBD_CMD_READ) return this.#desk.complete(request.id, VIRTIO_BLK_S_OK, 0)
+    if (task.length > 0 && !this.#pieces.deliver(request, task)) return this.#fail(request.id)
+    this.#desk.complete(request.id, VIRTIO_BLK_S_OK, task.length)
   }
 
   #takeSegments(request: BlockRequest, command: number): void {
@@ -156,7 +164,8 @@ export class BlockService {
       const [offset, length] = bytesOf(segment)
       if (length === 0) continue
       const mode = (segment.flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP) === 0 ? 0 : ZERO_PUNCH
-      const outcome = await this.#runner.later({ ...this.#place(command, offset, length, mode), ...NO_DATA })
+      const where = { command, offset, length, mode, durable: this.#device.isDurable }
+      const outcome = await this.#runner.later(taskAt(where, NO_DATA))
       if (outcome === undefined) return
       if (outcome !== DONE) return this.#fail(id)
     }

@@ -11,6 +11,7 @@ import {
   VIRTIO_F_RING_PACKED,
 } from 'vhost-user-protocol'
 import { closeForeign, errnoName, type RegionName, VhostMemory } from '../../backends/index.js'
+import { Patience } from '../exports/patience.js'
 import type { BlockDevice } from './device.js'
 import { InflightLog } from './inflight-log.js'
 import { Ring, type RingLimits } from './ring.js'
@@ -31,6 +32,7 @@ function refused(reason: string): Result {
 export class Guest {
   readonly #options: GuestOptions
   readonly #memory = new VhostMemory()
+  readonly #patience = new Patience()
   readonly #rings = new Map<number, Ring>()
   #regions: RegionName[] = []
   #log: InflightLog | undefined
@@ -126,7 +128,7 @@ export class Guest {
     const onRingBroken = (reason: string) => onBroken(index, reason)
     const remembers = inflight !== undefined
     const ring = Ring.open(
-      { device, memory: this.#memory, limits, client, remembers, onBroken: onRingBroken },
+      { device, memory: this.#memory, limits, patience: this.#patience, client, remembers, onBroken: onRingBroken },
       {
         ...{ size, base, descriptors, driver, kick, inflight },
         device: used,
@@ -200,6 +202,7 @@ export class Guest {
   /** The session has ended. Resolves when nothing touches the guest's memory any more. */
   async leave(): Promise<void> {
     this.#gone = true
+    this.#patience.end()
     const rings = [...this.#rings.values()]
     await Promise.all(rings.map((ring) => ring.lost()))
     this.#log?.close()

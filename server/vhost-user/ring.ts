@@ -1,6 +1,7 @@
 // One virtqueue in service: its turns, what waits, and how it stops. Law: while a request touches the guest's memory, the
 // ring is not idle; a ring whose session is gone is not touched.
 import { type QueueOptions, type VhostMemory, VhostQueue } from '../../backends/index.js'
+import type { Patience } from '../exports/patience.js'
 import { type Audience, RequestRunner } from '../exports/request-runner.js'
 import { type BlockRequest, requestAt } from './block-request.js'
 import { BlockService, type Desk } from './block-service.js'
@@ -20,6 +21,8 @@ export interface RingOptions {
   readonly device: BlockDevice
   readonly memory: VhostMemory
   readonly limits: RingLimits
+  /** With the guest, whose rings share it. */
+  readonly patience: Patience
   /** The peer as log and ledger name it. */
   readonly client: string
   /** The in-flight log tells the next server what stays unanswered. */
@@ -92,6 +95,14 @@ export class Ring implements Audience, Desk {
       else this.#moved += this.#service.take(request)
     }
     this.#endTurn()
+    this.#linger()
+  }
+
+  /** Who asks for one thing at a time asks again in a moment: sooner than a kick would wake us. */
+  #linger(): void {
+    const { patience } = this.#options
+    const waitNs = this.inFlight === 0 && !this.#closed && !this.stopping ? patience.waitNs : 0
+    if (waitNs > 0) patience.waited(this.#queue.await(waitNs))
   }
 
   broken(reason: string): void {

@@ -40,6 +40,7 @@ test('with --writers 1 the second client is refused with a sentence, and let in 
   await assert.rejects(next.read(0, 512))
   await until('the sessions', () => served.sessions(), isLeft)
   await useTool('qemu-io', ['-f', 'raw', '-c', 'write -P 7 0 512', served.uri('a')])
+  await until('the sessions', () => served.sessions(), isLeft)
   assert.equal(await useTool('nbdinfo', ['--size', served.uri('a')]), `${4 * MIB}\n`)
 })
 

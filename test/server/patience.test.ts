@@ -5,7 +5,7 @@ import { closeSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { socketIo, socketPair } from '../../backends/index.js'
 import { fileIo } from '../../backends/native/file-io.js'
-import { Patience } from '../../server/nbd/patience.js'
+import { Patience } from '../../server/exports/patience.js'
 
 const TRIES = 6400
 
