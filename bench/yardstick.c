@@ -1,5 +1,6 @@
 /* The yardstick: what one thread can reach over a Unix socket when it does nothing but poll, receive, parse, pread or
- * pwrite, and send replies in batches. Fixed newstyle with GO and simple replies only; no limit is enforced with care,
+ * pwrite, and send replies in batches. Fixed newstyle with GO, and the replies that
+ * clients ask for (structured ones cost them one more recv for each read); no limit is enforced with care,
  * no error is explained. It is a measure and never a server.  Usage: yardstick IMAGE SOCKET */
 #include <endian.h>
 #include <errno.h>
@@ -15,18 +16,21 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { CLIENTS_MAX = 64, BUFFER_BYTES = 4 << 20, PAYLOAD_BYTES_MAX = 2 << 20, REQUEST_BYTES = 28, REPLY_BYTES = 16 };
+enum { CLIENTS_MAX = 64, BUFFER_BYTES = 4 << 20, PAYLOAD_BYTES_MAX = 2 << 20, REQUEST_BYTES = 28, REPLY_BYTES = 16, DATA_BYTES = 28 };
 enum { CMD_READ = 0, CMD_WRITE = 1, CMD_DISC = 2, CMD_FLUSH = 3 };
-enum { OPT_ABORT = 2, OPT_INFO = 6, OPT_GO = 7, REP_ACK = 1, REP_INFO = 3 };
+enum { OPT_ABORT = 2, OPT_INFO = 6, OPT_GO = 7, OPT_STRUCTURED_REPLY = 8, REP_ACK = 1, REP_INFO = 3 };
 #define REP_ERR_UNSUP 0x80000001u
 #define REQUEST_MAGIC 0x25609513u
 #define REPLY_MAGIC 0x67446698u
+#define CHUNK_MAGIC 0x668e33efu
+#define CHUNK_LAST_OF_DATA 0x00010001u /* NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_OFFSET_DATA */
 #define TRANSMISSION_FLAGS 0x0105 /* HAS_FLAGS | SEND_FLUSH | CAN_MULTI_CONN */
 
 /* in: [start, end) is received and not yet served.  out: [sent, filled) is still to be sent. */
 struct client {
     int fd;
     size_t start, end, sent, filled;
+    int structured;
     uint8_t *in, *out;
 };
 
@@ -64,7 +68,7 @@ static int answer_option(int fd, uint32_t option, uint32_t type, const void *pay
 }
 
 /* The handshake blocks: it is no part of what is measured. Returns 1 when transmission begins. */
-static int handshake(int fd) {
+static int handshake(int fd, int *structured) {
     uint8_t hello[18] = "NBDMAGICIHAVEOPT", flags[4], head[16], payload[4096], info[12];
     put16(hello + 16, 3); /* FIXED_NEWSTYLE | NO_ZEROES */
     if (!send_all(fd, hello, sizeof hello) || !receive_all(fd, flags, sizeof flags)) return 0;
@@ -72,7 +76,9 @@ static int handshake(int fd) {
         uint32_t option = get32(head + 8), length = get32(head + 12);
         if (length > sizeof payload || (length > 0 && !receive_all(fd, payload, length))) return 0;
         if (option != OPT_GO && option != OPT_INFO) {
-            if (!answer_option(fd, option, option == OPT_ABORT ? REP_ACK : REP_ERR_UNSUP, NULL, 0)) return 0;
+            if (option == OPT_STRUCTURED_REPLY) *structured = 1;
+            int known = option == OPT_ABORT || option == OPT_STRUCTURED_REPLY;
+            if (!answer_option(fd, option, known ? REP_ACK : REP_ERR_UNSUP, NULL, 0)) return 0;
             if (option == OPT_ABORT) return 0;
             continue;
         }
@@ -94,7 +100,8 @@ static void drop(struct client *client) {
 static void admit(int listener) {
     int fd = accept(listener, NULL, NULL);
     if (fd < 0) return;
-    if (!handshake(fd)) {
+    int structured = 0;
+    if (!handshake(fd, &structured)) {
         close(fd);
         return;
     }
@@ -106,6 +113,7 @@ static void admit(int listener) {
         if (client->in == NULL || client->out == NULL) die("malloc");
         fcntl(fd, F_SETFL, O_NONBLOCK);
         client->fd = fd;
+        client->structured = structured;
         client->start = client->end = client->sent = client->filled = 0;
         return;
     }
@@ -119,6 +127,21 @@ static uint32_t serve_one(uint16_t command, uint64_t offset, uint8_t *data, uint
     return 22;
 }
 
+/* The header of a reply, in front of the data that are there already; returns how long all of it is. */
+static size_t put_reply(uint8_t *reply, const uint8_t *request, uint32_t error, size_t head, uint32_t data) {
+    memcpy(reply + 8, request + 8, 8);
+    if (error != 0 || head == REPLY_BYTES) {
+        put32(reply, REPLY_MAGIC);
+        put32(reply + 4, error);
+        return REPLY_BYTES + (error == 0 ? data : 0);
+    }
+    put32(reply, CHUNK_MAGIC);
+    put32(reply + 4, CHUNK_LAST_OF_DATA);
+    put32(reply + 16, data + 8);
+    memcpy(reply + 20, request + 16, 8);
+    return head + data;
+}
+
 /* Serves what is complete and fits into the batch. Returns 0 when the client is to be dropped. */
 static int serve(struct client *client) {
     while (client->end - client->start >= REQUEST_BYTES) {
@@ -127,14 +150,12 @@ static int serve(struct client *client) {
         uint64_t offset = get64(request + 16);
         uint32_t length = get32(request + 24), error;
         size_t payload = command == CMD_WRITE ? length : 0, answer = command == CMD_READ ? length : 0;
+        size_t head = client->structured && command == CMD_READ ? DATA_BYTES : REPLY_BYTES;
         if (get32(request) != REQUEST_MAGIC || command == CMD_DISC || length > PAYLOAD_BYTES_MAX) return 0;
         if (client->end - client->start < REQUEST_BYTES + payload) break;
-        if (client->filled + REPLY_BYTES + answer > BUFFER_BYTES) break;
-        error = serve_one(command, offset, command == CMD_READ ? reply + REPLY_BYTES : request + REQUEST_BYTES, length);
-        put32(reply, REPLY_MAGIC);
-        put32(reply + 4, error);
-        memcpy(reply + 8, request + 8, 8);
-        client->filled += REPLY_BYTES + (error == 0 ? answer : 0);
+        if (client->filled + head + answer > BUFFER_BYTES) break;
+        error = serve_one(command, offset, command == CMD_READ ? reply + head : request + REQUEST_BYTES, length);
+        client->filled += put_reply(reply, request, error, head, answer);
         client->start += REQUEST_BYTES + payload;
     }
     return 1;
