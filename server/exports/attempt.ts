@@ -28,12 +28,11 @@ export async function attemptChange(served: Export, attempt: Attempt): Promise<O
   const make = () => (takesSpace ? room.within(offset, length, submit) : submit())
   // A change that cannot be remembered is not made.
   const outcome = durability.unrecorded ? EIO : await make()
-  if (change !== undefined) {
-    durability.finish(change, outcome === DONE, durable)
-    if (outcome === DONE) served.reached(offset + length)
-  }
-  if (!durable) return outcome
-  const told = durability.judge(outcome, epoch)
-  if (told !== DONE) await durability.stored
+  if (outcome === DONE && !isTrim) served.reached(offset + length)
+  // What was in flight at a failed sync loses no mark, and the sync that took the error may be heard later: so it is
+  // judged first.
+  const told = durable ? durability.judge(outcome, epoch) : outcome
+  if (change !== undefined) durability.finish(change, told === DONE, durable)
+  if (durable && told !== DONE) await durability.stored
   return told
 }

@@ -2,7 +2,7 @@
 // one heard goes for all that ran beside it, in whatever order their answers arrive.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { NBD_CMD_FLAG_FUA } from 'nbd-protocol'
+import { NBD_CMD_FLAG_FUA, NBD_EIO } from 'nbd-protocol'
 import { attach, exportState, KIB, lastFirst, MIB, serve, stamped } from '../support/faults.js'
 import { needsRoot } from '../support/requirements.js'
 import {
@@ -10,6 +10,7 @@ import {
   evictFile,
   mountThinStack,
   readBack,
+  suspectBytes,
   THIN_STACK_NEEDS,
   writeBack,
   writeStamped,
@@ -19,27 +20,41 @@ const NAME = 'disk.img'
 const SAFE = 16 * MIB
 const LOST = 4 * MIB
 
-/** A durable write is told late what it heard early, and an fdatasync that came after it asks before it is told. */
-const DELAYS = ['-e', 'inject=pwritev2:delay_exit=900000', '-e', 'inject=fdatasync:delay_enter=300000']
-const DELAYED = ['strace', '-D', '-f', '--seccomp-bpf', '-qq', '-o', '/dev/null', '-e', 'trace=pwritev2,fdatasync']
+const TRACED = ['strace', '-D', '-f', '--seccomp-bpf', '-qq', '-o', '/dev/null', '-e', 'trace=pwritev2,fdatasync']
 
-test('a FLUSH is not answered with success when the FUA write beside it was told of the error', {
-  skip: needsRoot('strace', ...THIN_STACK_NEEDS),
-}, async (t) => {
-  const scope = lastFirst(t)
-  const stack = mountThinStack(scope)
-  const image = stack.provision(NAME, 32 * MIB)
-  const candor = await serve(scope, [image], { wrapper: [...DELAYED, ...DELAYS] })
-  const [client, other] = [await attach(candor), await attach(candor)]
-  await writeStamped(client, 0, SAFE)
-  await client.flush()
-  stack.exhaust()
-  await writeStamped(client, SAFE, SAFE + LOST)
-  writeBack(stack)
-  const write = errorOf(client.write(0, stamped(0, 4 * KIB), NBD_CMD_FLAG_FUA))
-  await errorOf(other.flush())
-  await write
-  assert.equal(await exportState(candor, NAME), 'degraded')
-  evictFile(image)
-  assert.deepEqual((await readBack(client, SAFE, SAFE + LOST)).wrong, [], 'lost bytes were read as good')
-})
+for (const [who, other, delays] of [
+  // A durable write is told late what it heard early, and an fdatasync that came after it asks before it is told.
+  ['a FLUSH', 'the FUA write', ['inject=pwritev2:delay_exit=900000', 'inject=fdatasync:delay_enter=300000']],
+  // The other way round, and soon: once a second the export asks by itself whether write-back has failed.
+  ['a FUA write', 'the FLUSH', ['inject=fdatasync:delay_exit=1500000', 'inject=pwritev2:delay_enter=100000']],
+] as const) {
+  test(`${who} is not answered with success, and clears nothing, when ${other} beside it was told of the error`, {
+    skip: needsRoot('strace', ...THIN_STACK_NEEDS),
+  }, async (t) => {
+    const scope = lastFirst(t)
+    const stack = mountThinStack(scope)
+    const image = stack.provision(NAME, 32 * MIB)
+    const candor = await serve(scope, [image], { wrapper: [...TRACED, ...delays.flatMap((delay) => ['-e', delay])] })
+    const [client, flusher] = [await attach(candor), await attach(candor)]
+    await writeStamped(client, 0, SAFE)
+    await client.flush()
+    stack.exhaust()
+    await writeStamped(client, SAFE, SAFE + LOST)
+    writeBack(stack)
+    const answered: string[] = []
+    await Promise.all([
+      errorOf(client.write(0, stamped(0, 4 * KIB), NBD_CMD_FLAG_FUA)).then(() => answered.push('a FUA write')),
+      errorOf(flusher.flush()).then(() => answered.push('a FLUSH')),
+    ])
+    assert.equal(answered[0], who)
+    assert.equal(await exportState(candor, NAME), 'degraded')
+    assert.equal(
+      await suspectBytes(candor, NAME),
+      4 * KIB + LOST,
+      'what was in flight is suspect like what came before',
+    )
+    assert.equal(await errorOf(client.read(0, KIB)), NBD_EIO)
+    evictFile(image)
+    assert.deepEqual((await readBack(client, SAFE, SAFE + LOST)).wrong, [], 'lost bytes were read as good')
+  })
+}

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { NBD_CMD_FLAG_FUA, NBD_CMD_WRITE, NBD_EIO } from 'nbd-protocol'
+import { type Client, NBD_CMD_FLAG_FUA, NBD_CMD_WRITE, NBD_EIO } from 'nbd-protocol'
 import { EIO, ENOSPC, openBackend, SYNC_FAILED, WOULD_BLOCK, withFaults } from '../../backends/index.js'
 import { errorAt } from '../../server/observe/counters.js'
 import { faulty, nbdError } from '../support/faulty-disk.js'
@@ -32,6 +32,27 @@ async function slowDisk() {
     return command === 'flush' && state.failing ? { outcome: FAILED } : undefined
   }
   return { disk, state, open }
+}
+
+/** A disk whose failing sync takes the error from the open file description, so that only the witness tells of it. */
+async function consumedError() {
+  const disk = await faulty()
+  const [begun, ended] = [gate(), gate()]
+  const fail = (client: Client) => {
+    let witness = EIO
+    disk.plan = ({ command }) => {
+      if (command === 'probe') {
+        const outcome = witness
+        witness = 0
+        return { outcome }
+      }
+      if (command !== 'flush') return undefined
+      begun.open()
+      return { outcome: FAILED, after: ended.opened }
+    }
+    return client.flush()
+  }
+  return { disk, sync: { fail, begun: begun.opened, end: ended.open } }
 }
 
 /** A disk that is asked at once and whose answers come late, when the gate opens; its syncs fail. */
@@ -80,6 +101,30 @@ describe('beside a failed sync', () => {
     await answered
     await assert.rejects(one.read(0, PAGE), nbdError(NBD_EIO))
   })
+
+  for (const [what, earlier] of [
+    ['of what was written before', false],
+    ['of what was suspect already', true],
+  ] as const) {
+    test(`a FUA write that heard no error clears nothing ${what}, though it is heard before the sync that did`, async () => {
+      const { disk, sync } = await consumedError()
+      const { durability } = disk.server.served
+      const [one, other] = [await disk.server.client(), await disk.server.client()]
+      await one.write(0, Buffer.alloc(4 * PAGE, 1))
+      if (earlier) {
+        durability.judge(FAILED)
+        assert.equal(await durability.resume(), 0)
+        assert.equal(durability.suspect.bytes, 4 * PAGE)
+      }
+      const flushed = sync.fail(other)
+      await sync.begun
+      await assert.rejects(one.write(PAGE, Buffer.alloc(2 * PAGE, 2), NBD_CMD_FLAG_FUA), nbdError(NBD_EIO))
+      sync.end()
+      await assert.rejects(flushed, nbdError(NBD_EIO))
+      assert.deepEqual([...durability.suspect], [{ start: 0, end: 4 * PAGE }])
+      await assert.rejects(one.read(PAGE, PAGE), nbdError(NBD_EIO))
+    })
+  }
 
   test('forget does not speak for a write that is still on its way', async () => {
     const { disk, open } = await slowDisk()
