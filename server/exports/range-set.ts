@@ -22,7 +22,7 @@ interface Place {
 }
 
 /** How many of the sorted numbers are below `limit`. */
-function countBelow(length: number, numberAt: (index: number) => number, limit: number): number {
+export function countBelow(length: number, numberAt: (index: number) => number, limit: number): number {
   let low = 0
   let high = length
   while (low < high) {
