@@ -1,12 +1,14 @@
 // A secured connection whose export lives in another thread: its keys stay here, and it speaks through a pair of
 // sockets. Law: a buffer goes back to the pool when nobody reads it any more, and a client that takes nothing holds two.
 import type { Socket } from 'node:net'
-import { socketIo, socketPair } from '../../backends/index.js'
+import { hungUp, socketIo, socketPair } from '../../backends/index.js'
 import { type AdoptedSocket, type ByteSink, socketOn } from './adopt-socket.js'
 import { giveBuffer, takeBuffer } from './buffer-pool.js'
 
-/** A peer that does not take its last bytes loses them after this long. */
+/** A client that takes nothing of its last replies for this long loses them. */
 const LINGER_MS = 2000
+/** What `hungUp` says of a pair whose other end is closed. */
+const CLOSED = 2
 /** What is ciphered, or given to the export's thread, at once. */
 const PIECE_BYTES = 128 << 10
 /** Replies that the client's socket has not taken: one on its way, and one to go on with. */
@@ -43,6 +45,8 @@ class Tunnel implements ByteSink {
   /** Requests that go to the export's thread at the end of this turn: they are small, and come one by one. */
   #requests: Uint8Array | undefined
   #end = 0
+  /** Runs from the last time that the client was given a piece of its replies, or took one. */
+  readonly #linger: NodeJS.Timeout
   readonly #flush = () => this.#sendRequests()
 
   constructor(secured: Socket, near: number) {
@@ -53,9 +57,10 @@ class Tunnel implements ByteSink {
     // Behind its farewell a peer closes its half, and still waits for the last replies.
     secured.allowHalfOpen = true
     secured.on('error', () => socket.destroy()).on('close', () => socket.destroy())
-    socket.on('error', () => secured.destroy())
-    socket.on('close', () => setTimeout(() => secured.destroy(), LINGER_MS).unref())
-    socket.on('end', () => secured.end())
+    this.#linger = setTimeout(() => this.#clientStalls(), LINGER_MS).unref()
+    // The other end closes whole, so nobody reads there behind the end of the replies.
+    socket.on('error', () => {}).on('end', () => socket.destroy())
+    socket.on('close', () => this.#leave())
     secured.on('end', () => {
       this.#sendRequests()
       socket.end()
@@ -64,15 +69,33 @@ class Tunnel implements ByteSink {
     this.#plain.resumeReading()
   }
 
+  /** The client has its last replies, and then the end; one that is silent from here on is not waited for. */
+  #leave(): void {
+    this.#secured.end()
+    this.#touch()
+  }
+
+  #touch(): void {
+    if (!this.#secured.destroyed) this.#linger.refresh()
+  }
+
+  /** While replies wait for the client nobody reads behind them, so the end has to be asked for. */
+  #clientStalls(): void {
+    if (this.#plain.socket.destroyed || hungUp(this.#near) === CLOSED) this.#secured.destroy()
+    else if (this.#pieces > 0) this.#touch()
+  }
+
   /** Replies came into the slab; what came behind them joins them in one piece. */
   arrived(length: number): boolean {
     const piece = takeBuffer(PIECE_BYTES)
     piece.set(slab.subarray(0, length))
     const more = length === slab.length ? socketIo.receiveNow(this.#near, piece.subarray(length), 0) : 0
     this.#pieces += 1
+    this.#touch()
     this.#secured.write(piece.subarray(0, length + Math.max(0, more)), () => {
       giveBuffer(piece)
       this.#pieces -= 1
+      this.#touch()
       if (this.#pieces === PIECES_MAX - 1) this.#plain.resumeReading()
     })
     return this.#pieces < PIECES_MAX
@@ -102,8 +125,9 @@ class Tunnel implements ByteSink {
     const { socket } = this.#plain
     // The number of a closed descriptor may be another's by now.
     if (socket.destroyed || socket.writableEnded) return giveBuffer(requests)
-    const sent = socket.writableLength === 0 ? Math.max(0, socketIo.sendNow(this.#near, requests, 0, end)) : 0
-    if (sent === end) return giveBuffer(requests)
+    const sent = socket.writableLength === 0 ? socketIo.sendNow(this.#near, requests, 0, end) : 0
+    // Nobody reads requests any more. An error of this socket would take the replies with it that came before.
+    if (sent < 0 || sent === end) return giveBuffer(requests)
     this.#secured.pause()
     socket.write(requests.subarray(sent, end), () => {
       giveBuffer(requests)
