@@ -15,6 +15,7 @@ import {
   encodeVringState,
   VIRTIO_BLK_S_IOERR as IOERR,
   VIRTIO_BLK_S_OK as OK,
+  VHOST_USER_CONFIG_OFFSET,
   VHOST_USER_GET_CONFIG,
   VHOST_USER_GET_FEATURES,
   VHOST_USER_GET_PROTOCOL_FEATURES,
@@ -40,10 +41,10 @@ import {
   VIRTIO_BLK_T_FLUSH,
   VIRTIO_BLK_T_OUT,
 } from 'vhost-user-protocol'
-import { lastFirst } from '../support/faults.js'
+import { lastFirst, type Scope } from '../support/faults.js'
 import { CACHED, FrontEnd, NEEDED } from '../support/vhost-user-guest.js'
 import { GuestMachine } from '../support/vhost-user-machine.js'
-import { NOTHING, patternOf, readBack, serveGuests } from '../support/vhost-user-served.js'
+import { DISK_BYTES, NOTHING, patternOf, readBack, SECTOR, serveGuests } from '../support/vhost-user-served.js'
 
 const CONFIG_BYTES = 60
 /** What cloud-hypervisor calls WRITABLE, and the specification VHOST_SET_CONFIG_TYPE_MIGRATION. */
@@ -56,8 +57,8 @@ const WANTED = bits(
   VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD,
 )
 
-/** As far as it gets when its device is made; resolves with the features that a driver may have. */
-async function makeDevice(front: FrontEnd): Promise<bigint> {
+/** As far as it gets when its device is made, asking for the configuration at `offset`; the features that a driver may have. */
+async function makeDevice(front: FrontEnd, offset: number): Promise<bigint> {
   front.send(encodeMessage(VHOST_USER_SET_OWNER))
   const offered = await front.u64(VHOST_USER_GET_FEATURES)
   const protocol = (await front.u64(VHOST_USER_GET_PROTOCOL_FEATURES)) & WANTED
@@ -65,12 +66,15 @@ async function makeDevice(front: FrontEnd): Promise<bigint> {
   front.send(encodeMessage(VHOST_USER_SET_PROTOCOL_FEATURES, encodeU64(protocol)))
   const queues = await front.ask(VHOST_USER_GET_QUEUE_NUM, undefined, [], VHOST_USER_NEED_REPLY_FLAG)
   assert.ok((decodeU64(queues.payload) ?? 0n) >= 1n)
-  const question = { offset: 0, size: CONFIG_BYTES, flags: FLAGS, data: new Uint8Array(CONFIG_BYTES) }
+  const question = { offset, size: CONFIG_BYTES, flags: FLAGS, data: new Uint8Array(CONFIG_BYTES) }
   const access = encodeConfigAccess(question)
   const config = decodeConfigAccess(
     (await front.ask(VHOST_USER_GET_CONFIG, access, [], VHOST_USER_NEED_REPLY_FLAG)).payload,
   )
-  assert.deepEqual([config?.size, config?.flags, config?.data.length], [CONFIG_BYTES, FLAGS, CONFIG_BYTES])
+  // It takes no answer that names another offset.
+  assert.deepEqual([config?.offset, config?.size, config?.flags], [offset, CONFIG_BYTES, FLAGS])
+  const capacity = Buffer.from(config?.data ?? []).readBigUInt64LE()
+  assert.deepEqual([config?.data.length, capacity], [CONFIG_BYTES, BigInt(DISK_BYTES / SECTOR)])
   return offered
 }
 
@@ -91,14 +95,21 @@ async function activate(front: FrontEnd, features: bigint, base: number): Promis
   await front.tell(VHOST_USER_SET_VRING_ENABLE, encodeVringState({ index: 0, num: 1 }))
 }
 
-test('a guest of cloud-hypervisor is served, also after it was paused and reset, and turns its write cache off', async (t) => {
-  const scope = lastFirst(t)
+/** Its versions, by where they look for the configuration: since January 2026 it is where the specification has it. */
+const ASKS_AT = { 'before 2026': VHOST_USER_CONFIG_OFFSET, 'since 2026': 0 }
+
+for (const [version, offset] of Object.entries(ASKS_AT)) {
+  test(`a guest of cloud-hypervisor ${version} is served, also after it was paused and reset, and turns its write cache off`, (t) =>
+    serveCloudHypervisor(lastFirst(t), offset))
+}
+
+async function serveCloudHypervisor(scope: Scope, offset: number): Promise<void> {
   const { candor, socket } = await serveGuests(scope, '--inject', 'flush:EIO')
   const machine = new GuestMachine()
   scope.after(() => machine.close())
   const front = await FrontEnd.connect(socket, machine)
   scope.after(() => front.close())
-  const features = (await makeDevice(front)) & (NEEDED | CACHED)
+  const features = (await makeDevice(front, offset)) & (NEEDED | CACHED)
   await activate(front, features, 0)
   const [first, second, third] = [1, 2, 3].map((seed) => patternOf(4096, seed)) as [Buffer, Buffer, Buffer]
   assert.equal((await front.do(VIRTIO_BLK_T_OUT, 0, first, 0)).status, OK)
@@ -116,4 +127,4 @@ test('a guest of cloud-hypervisor is served, also after it was paused and reset,
   await front.tell(VHOST_USER_SET_CONFIG, encodeConfigAccess(off))
   assert.equal((await front.do(VIRTIO_BLK_T_OUT, 16, third, 0)).status, IOERR)
   await candor.stop()
-})
+}
