@@ -40,7 +40,7 @@ static void tell(struct vhost_queue *queue, uint32_t count, const char *reason) 
 }
 
 static void describe(struct vhost_queue *queue, uint32_t entry, uint16_t id) {
-  struct vhost_chain *chain = &queue->ring.chains[id];
+  struct vhost_chain *chain = queue->ring.chains[id];
   double *words = queue->table + (size_t)entry * VHOST_REQUEST_WORDS;
   uint32_t out, in;
   uint64_t start = 0;
@@ -78,7 +78,7 @@ static uint32_t take_batch(struct vhost_queue *queue, uint32_t limit, uint32_t *
   while (count < limit && *descs < DESCS_TURN_MAX && queue->ring.out < queue->requests_max) {
     const int id = vhost_ring_next(&queue->ring);
     if (id < 0) break;
-    *descs += queue->ring.chains[id].descs;
+    *descs += queue->ring.chains[id]->descs;
     describe(queue, count++, (uint16_t)id);
   }
   if (count > 0) tell(queue, count, NULL);
@@ -130,7 +130,7 @@ void vhost_queue_start(struct vhost_queue *queue) {
 
 void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status, uint32_t written) {
   const bool full = queue->ring.out >= queue->requests_max;
-  queue->untold_bytes += queue->ring.chains[id].out_length + queue->ring.chains[id].in_length;
+  queue->untold_bytes += queue->ring.chains[id]->out_length + queue->ring.chains[id]->in_length;
   vhost_ring_complete(&queue->ring, id, status, written);
   /* Without a kick the ring is read when it is asked for, and not otherwise. */
   if ((full && queue->kick != NULL) || queue->ring.broken != NULL) wake(queue);

@@ -1,5 +1,6 @@
 // Front-ends other than QEMU's, by the order of what they say. Law: nothing here may be easier than the program itself:
-// cloud-hypervisor asks for a reply to everything, and only turns rings off where QEMU asks where they stand.
+// cloud-hypervisor asks for a reply to everything, and only turns rings off where QEMU asks where they stand; crosvm asks
+// for none, and takes the largest rings of virtio.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
@@ -16,16 +17,20 @@ import {
   VIRTIO_BLK_S_IOERR as IOERR,
   VIRTIO_BLK_S_OK as OK,
   VHOST_USER_CONFIG_OFFSET,
+  VHOST_USER_F_PROTOCOL_FEATURES,
   VHOST_USER_GET_CONFIG,
   VHOST_USER_GET_FEATURES,
   VHOST_USER_GET_PROTOCOL_FEATURES,
   VHOST_USER_GET_QUEUE_NUM,
+  VHOST_USER_GET_VRING_BASE,
   VHOST_USER_NEED_REPLY_FLAG,
+  VHOST_USER_PROTOCOL_F_BACKEND_REQ,
   VHOST_USER_PROTOCOL_F_CONFIG,
   VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
   VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD,
   VHOST_USER_PROTOCOL_F_MQ,
   VHOST_USER_PROTOCOL_F_REPLY_ACK,
+  VHOST_USER_SET_BACKEND_REQ_FD,
   VHOST_USER_SET_CONFIG,
   VHOST_USER_SET_FEATURES,
   VHOST_USER_SET_MEM_TABLE,
@@ -40,8 +45,10 @@ import {
   VIRTIO_BLK_CONFIG_WRITEBACK_AT,
   VIRTIO_BLK_T_FLUSH,
   VIRTIO_BLK_T_OUT,
+  VIRTIO_F_VERSION_1,
 } from 'vhost-user-protocol'
 import { lastFirst, type Scope } from '../support/faults.js'
+import { newChannel } from '../support/vhost-user-channel.js'
 import { CACHED, FrontEnd, NEEDED } from '../support/vhost-user-guest.js'
 import { GuestMachine } from '../support/vhost-user-machine.js'
 import { DISK_BYTES, NOTHING, patternOf, readBack, SECTOR, serveGuests } from '../support/vhost-user-served.js'
@@ -128,3 +135,67 @@ async function serveCloudHypervisor(scope: Scope, offset: number): Promise<void>
   assert.equal((await front.do(VIRTIO_BLK_T_OUT, 16, third, 0)).status, IOERR)
   await candor.stop()
 }
+
+/** What crosvm takes of what is offered. */
+const CROSVM_WANTS = bits(VHOST_USER_PROTOCOL_F_MQ, VHOST_USER_PROTOCOL_F_CONFIG, VHOST_USER_PROTOCOL_F_BACKEND_REQ)
+const CROSVM_RING_SIZE = 32768
+
+/** As far as crosvm gets when its device is made, and its driver reads the capacity in two halves; the number of rings. */
+async function makeCrosvmDevice(front: FrontEnd, channel: number): Promise<number> {
+  front.send(encodeMessage(VHOST_USER_SET_OWNER))
+  await front.u64(VHOST_USER_GET_FEATURES)
+  front.send(encodeMessage(VHOST_USER_SET_FEATURES, encodeU64(bits(VHOST_USER_F_PROTOCOL_FEATURES))))
+  const protocol = (await front.u64(VHOST_USER_GET_PROTOCOL_FEATURES)) & CROSVM_WANTS
+  assert.equal(protocol, CROSVM_WANTS)
+  front.send(encodeMessage(VHOST_USER_SET_PROTOCOL_FEATURES, encodeU64(protocol)))
+  front.send(encodeMessage(VHOST_USER_SET_BACKEND_REQ_FD), [channel])
+  const rings = Number(await front.u64(VHOST_USER_GET_QUEUE_NUM))
+  for (const offset of [0, 4]) {
+    const question = encodeConfigAccess({ offset, size: 4, flags: FLAGS, data: new Uint8Array(4) })
+    const { payload } = await front.ask(VHOST_USER_GET_CONFIG, question)
+    assert.deepEqual([decodeConfigAccess(payload)?.offset, decodeConfigAccess(payload)?.data.length], [offset, 4])
+  }
+  return rings
+}
+
+/** What it does each time a driver comes up: the features in two halves, as the driver writes them. */
+function activateCrosvm(front: FrontEnd): void {
+  const { ring, kick, call, memory } = front.machine
+  const file = encodeVringFile({ index: 0, hasDescriptor: true })
+  const low = bits(VHOST_USER_F_PROTOCOL_FEATURES) | CACHED
+  for (const features of [low, low | bits(VIRTIO_F_VERSION_1)]) {
+    front.send(encodeMessage(VHOST_USER_SET_FEATURES, encodeU64(features)))
+  }
+  front.send(encodeMessage(VHOST_USER_SET_MEM_TABLE, encodeMemoryTable([memory.region])), [memory.region.fd])
+  front.send(encodeMessage(VHOST_USER_SET_VRING_NUM, encodeVringState({ index: 0, num: ring.size })))
+  const { descriptors: descriptor, driver: available, device: used } = ring
+  const addresses = { index: 0, flags: 0, descriptor, available, used, log: 0n }
+  front.send(encodeMessage(VHOST_USER_SET_VRING_ADDR, encodeVringAddress(addresses)))
+  front.send(encodeMessage(VHOST_USER_SET_VRING_BASE, encodeVringState({ index: 0, num: 0 })))
+  front.send(encodeMessage(VHOST_USER_SET_VRING_CALL, file), [call])
+  front.send(encodeMessage(VHOST_USER_SET_VRING_KICK, file), [kick])
+  front.send(encodeMessage(VHOST_USER_SET_VRING_ENABLE, encodeVringState({ index: 0, num: 1 })))
+}
+
+test('a guest of crosvm is served on a ring of 32,768 entries, also after a reset', async (t) => {
+  const scope = lastFirst(t)
+  const { candor, socket } = await serveGuests(scope)
+  const machine = new GuestMachine(false, CROSVM_RING_SIZE)
+  scope.after(() => machine.close())
+  const front = await FrontEnd.connect(socket, machine)
+  scope.after(() => front.close())
+  const { fd } = await newChannel(scope)
+  const rings = await makeCrosvmDevice(front, fd)
+  activateCrosvm(front)
+  const data = patternOf(4096, 1)
+  assert.equal((await front.do(VIRTIO_BLK_T_OUT, 8, data, 0)).status, OK)
+  // A reset is of every ring that it was told of, whether a driver used it or not.
+  for (let index = 0; index < rings; index++) {
+    front.send(encodeMessage(VHOST_USER_SET_VRING_ENABLE, encodeVringState({ index, num: 0 })))
+    await front.ask(VHOST_USER_GET_VRING_BASE, encodeVringState({ index, num: 0 }))
+  }
+  machine.beginAnew()
+  activateCrosvm(front)
+  assert.deepEqual(await readBack(front, 8, 4096), data)
+  await candor.stop()
+})
