@@ -130,6 +130,7 @@ void vhost_queue_start(struct vhost_queue *queue) {
 
 void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status, uint32_t written) {
   const bool full = queue->ring.out >= queue->requests_max;
+  queue->untold = true;
   queue->untold_bytes += queue->ring.chains[id]->out_length + queue->ring.chains[id]->in_length;
   vhost_ring_complete(&queue->ring, id, status, written);
   /* Without a kick the ring is read when it is asked for, and not otherwise. */
@@ -138,21 +139,24 @@ void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status
 }
 
 void vhost_queue_notify(struct vhost_queue *queue) {
+  queue->untold = false;
   queue->untold_bytes = 0;
   if (vhost_ring_wants_call(&queue->ring) && queue->call >= 0) vhost_event_signal(queue->call);
 }
 
-/* Whether a queue other than `ours` has something to do: what storage has for it ends in the event loop, and so does its kick. */
-static bool others_wait(const struct vhost_queue *ours) {
+/* Whether the event loop is waited for: by what storage has, of any queue and `ours` too, or by another queue, whose driver
+ * is to be told of answers at the end of this turn, or has given it something. */
+static bool loop_awaited(const struct vhost_queue *ours) {
   for (const struct vhost_queue *queue = queues; queue != NULL; queue = queue->next) {
-    if (queue->ring.out > 0 || (queue != ours && readable(queue) && vhost_ring_ready(&queue->ring))) return true;
+    if (queue->ring.out > 0) return true;
+    if (queue != ours && (queue->untold || (readable(queue) && vhost_ring_ready(&queue->ring)))) return true;
   }
   return false;
 }
 
 bool vhost_queue_await(struct vhost_queue *queue, uint64_t ns) {
   const uint64_t end = uv_hrtime() + ns;
-  while (readable(queue) && !others_wait(queue)) {
+  while (readable(queue) && !loop_awaited(queue)) {
     if (vhost_ring_ready(&queue->ring)) return true;
     if (uv_hrtime() >= end) return false;
     sched_yield();
