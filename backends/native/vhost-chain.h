@@ -36,11 +36,11 @@ struct vhost_segment {
 };
 
 struct vhost_chain {
-  bool out;            /* given to JavaScript and not yet complete */
-  bool writing;        /* a writable descriptor was met */
-  uint16_t buffer_id;  /* packed: what the driver calls it */
-  uint16_t ring_descs; /* packed: descriptors of the ring itself that it takes */
-  uint32_t descs;      /* all that were read */
+  struct vhost_chain *spare; /* the next one that serves no request */
+  bool writing;              /* a writable descriptor was met */
+  uint16_t buffer_id;        /* packed: what the driver calls it */
+  uint16_t ring_descs;       /* packed: descriptors of the ring itself that it takes */
+  uint32_t descs;            /* all that were read */
   uint32_t count, readable, room;
   struct vhost_segment *segments; /* the readable ones first */
   uint64_t out_length, in_length;

@@ -47,10 +47,10 @@ bool vhost_packed_ready(const struct vhost_ring *ring) {
   return ((flags & AVAIL) != 0) == ring->avail_wrap && ((flags & USED) != 0) != ring->avail_wrap;
 }
 
-/* Copies the descriptors of the next chain out of the ring: their number, or 0 for one that has no end. */
+/* Copies the descriptors of the next chain out of the ring: their number, or 0 for one that is too long or has no end. */
 static uint16_t fetch(struct vhost_ring *ring) {
   uint16_t index = ring->avail;
-  for (uint16_t count = 0; count < ring->size; count++) {
+  for (uint16_t count = 0; count < ring->size && count < VHOST_CHAIN_MAX; count++) {
     ring->descs[count] = vhost_desc_packed(at(ring, index));
     if (!(ring->descs[count].flags & VHOST_DESC_NEXT)) return (uint16_t)(count + 1);
     index = (uint16_t)(index + 1 == ring->size ? 0 : index + 1);
@@ -83,28 +83,24 @@ int vhost_packed_next(struct vhost_ring *ring) {
   } else {
     if (!vhost_packed_ready(ring)) return VHOST_RING_NONE;
     count = fetch(ring);
-    if (count == 0) return vhost_ring_broke(ring, "a chain of descriptors is a loop");
+    if (count == 0) return vhost_ring_broke(ring, "a chain of descriptors is too long, or a loop");
     id = vhost_log_took_packed(&ring->log, ring->descs, count);
     if (id < 0) return vhost_ring_broke(ring, "more descriptors are given than the ring holds");
     move(ring, &ring->avail, &ring->avail_wrap, count);
   }
-  struct vhost_chain *chain = &ring->chains[id];
-  if (chain->out) return vhost_ring_broke(ring, "the in-flight log gives an entry to two requests");
-  vhost_chain_begin(chain);
+  if (ring->chains[id] != NULL) return vhost_ring_broke(ring, "the in-flight log gives an entry to two requests");
+  struct vhost_chain *chain = vhost_ring_begin(ring, (uint16_t)id);
+  if (chain == NULL) return vhost_ring_broke(ring, "out of memory");
   const char *broken = build(ring, chain, count);
-  if (broken != NULL) {
-    vhost_chain_release(chain, ring->memory);
-    return vhost_ring_broke(ring, broken);
-  }
+  if (broken != NULL) return vhost_ring_drop(ring, (uint16_t)id, broken);
   chain->ring_descs = count;
   chain->buffer_id = ring->descs[count - 1].extra;
-  chain->out = true;
   ring->out += 1;
   return id;
 }
 
 void vhost_packed_push(struct vhost_ring *ring, uint16_t id, uint32_t written) {
-  const struct vhost_chain *chain = &ring->chains[id];
+  const struct vhost_chain *chain = ring->chains[id];
   uint8_t *slot = at(ring, ring->used);
   uint16_t *flags = flags_of(ring, ring->used);
   const uint16_t mine = (uint16_t)((ring->used_wrap ? AVAIL | USED : 0) | VHOST_DESC_WRITE);

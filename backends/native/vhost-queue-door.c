@@ -90,7 +90,7 @@ static bool queue_arguments(napi_env env, napi_callback_info info, size_t wanted
 static struct vhost_chain *chain_argument(napi_env env, const struct vhost_queue *queue, napi_value value) {
   uint32_t id;
   if (napi_get_value_uint32(env, value, &id) != napi_ok || id >= queue->ring.size) return NULL;
-  return queue->ring.chains[id].out ? &queue->ring.chains[id] : NULL;
+  return queue->ring.chains[id];
 }
 
 static napi_value start(napi_env env, napi_callback_info info) {

@@ -40,7 +40,7 @@ static void tell(struct vhost_queue *queue, uint32_t count, const char *reason) 
 }
 
 static void describe(struct vhost_queue *queue, uint32_t entry, uint16_t id) {
-  struct vhost_chain *chain = &queue->ring.chains[id];
+  struct vhost_chain *chain = queue->ring.chains[id];
   double *words = queue->table + (size_t)entry * VHOST_REQUEST_WORDS;
   uint32_t out, in;
   uint64_t start = 0;
@@ -78,7 +78,7 @@ static uint32_t take_batch(struct vhost_queue *queue, uint32_t limit, uint32_t *
   while (count < limit && *descs < DESCS_TURN_MAX && queue->ring.out < queue->requests_max) {
     const int id = vhost_ring_next(&queue->ring);
     if (id < 0) break;
-    *descs += queue->ring.chains[id].descs;
+    *descs += queue->ring.chains[id]->descs;
     describe(queue, count++, (uint16_t)id);
   }
   if (count > 0) tell(queue, count, NULL);
@@ -130,7 +130,8 @@ void vhost_queue_start(struct vhost_queue *queue) {
 
 void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status, uint32_t written) {
   const bool full = queue->ring.out >= queue->requests_max;
-  queue->untold_bytes += queue->ring.chains[id].out_length + queue->ring.chains[id].in_length;
+  queue->untold = true;
+  queue->untold_bytes += queue->ring.chains[id]->out_length + queue->ring.chains[id]->in_length;
   vhost_ring_complete(&queue->ring, id, status, written);
   /* Without a kick the ring is read when it is asked for, and not otherwise. */
   if ((full && queue->kick != NULL) || queue->ring.broken != NULL) wake(queue);
@@ -138,21 +139,24 @@ void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status
 }
 
 void vhost_queue_notify(struct vhost_queue *queue) {
+  queue->untold = false;
   queue->untold_bytes = 0;
   if (vhost_ring_wants_call(&queue->ring) && queue->call >= 0) vhost_event_signal(queue->call);
 }
 
-/* Whether a queue other than `ours` has something to do: what storage has for it ends in the event loop, and so does its kick. */
-static bool others_wait(const struct vhost_queue *ours) {
+/* Whether the event loop is waited for: by what storage has, of any queue and `ours` too, or by another queue, whose driver
+ * is to be told of answers at the end of this turn, or has given it something. */
+static bool loop_awaited(const struct vhost_queue *ours) {
   for (const struct vhost_queue *queue = queues; queue != NULL; queue = queue->next) {
-    if (queue->ring.out > 0 || (queue != ours && readable(queue) && vhost_ring_ready(&queue->ring))) return true;
+    if (queue->ring.out > 0) return true;
+    if (queue != ours && (queue->untold || (readable(queue) && vhost_ring_ready(&queue->ring)))) return true;
   }
   return false;
 }
 
 bool vhost_queue_await(struct vhost_queue *queue, uint64_t ns) {
   const uint64_t end = uv_hrtime() + ns;
-  while (readable(queue) && !others_wait(queue)) {
+  while (readable(queue) && !loop_awaited(queue)) {
     if (vhost_ring_ready(&queue->ring)) return true;
     if (uv_hrtime() >= end) return false;
     sched_yield();

@@ -27,7 +27,7 @@ export const REQUESTS_BATCH_MAX = 128
 
 export interface QueueOptions {
   readonly memory: VhostMemory
-  /** Descriptors: 1 to 1024; a power of 2 unless the ring is packed. */
+  /** Descriptors: 1 to 32768; a power of 2 unless the ring is packed. */
   readonly size: number
   readonly packed: boolean
   /** VIRTIO_RING_F_EVENT_IDX was negotiated. */

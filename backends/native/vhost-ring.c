@@ -56,9 +56,11 @@ int vhost_ring_open(struct vhost_ring *ring, struct vhost_memory *memory, const 
   memory->refs += 1;
   if (size == 0 || size > VHOST_RING_SIZE_MAX || (!options->packed && (size & (size - 1)) != 0)) return EINVAL;
   ring->chains = calloc(size, sizeof *ring->chains);
-  ring->left.heads = calloc(size, sizeof *ring->left.heads);
-  ring->descs = calloc(size, sizeof *ring->descs);
-  if (ring->chains == NULL || ring->left.heads == NULL || ring->descs == NULL) return ENOMEM;
+  if (options->log_fd >= 0) ring->left.heads = calloc(size, sizeof *ring->left.heads);
+  if (options->packed) ring->descs = calloc(size, sizeof *ring->descs);
+  if (ring->chains == NULL || (options->log_fd >= 0 && ring->left.heads == NULL) || (options->packed && ring->descs == NULL)) {
+    return ENOMEM;
+  }
   int error = set_base(ring, options->base);
   if (error == 0) error = find_areas(ring, options);
   if (error != 0) return error;
@@ -66,12 +68,41 @@ int vhost_ring_open(struct vhost_ring *ring, struct vhost_memory *memory, const 
                         &memory->lost);
 }
 
+/* The id's chain serves no request any more. */
+static void spare(struct vhost_ring *ring, uint16_t id) {
+  struct vhost_chain *chain = ring->chains[id];
+  ring->chains[id] = NULL;
+  vhost_chain_release(chain, ring->memory);
+  chain->spare = ring->spares;
+  ring->spares = chain;
+}
+
+struct vhost_chain *vhost_ring_begin(struct vhost_ring *ring, uint16_t id) {
+  struct vhost_chain *chain = ring->spares;
+  if (chain != NULL) ring->spares = chain->spare;
+  else chain = calloc(1, sizeof *chain);
+  if (chain == NULL) return NULL;
+  vhost_chain_begin(chain);
+  ring->chains[id] = chain;
+  return chain;
+}
+
+int vhost_ring_drop(struct vhost_ring *ring, uint16_t id, const char *reason) {
+  spare(ring, id);
+  return vhost_ring_broke(ring, reason);
+}
+
 void vhost_ring_close(struct vhost_ring *ring) {
   if (ring->memory == NULL) return;
   ring->running = false;
   for (uint16_t id = 0; ring->chains != NULL && id < ring->size; id++) {
-    vhost_chain_release(&ring->chains[id], ring->memory);
-    free(ring->chains[id].segments);
+    if (ring->chains[id] != NULL) spare(ring, id);
+  }
+  while (ring->spares != NULL) {
+    struct vhost_chain *chain = ring->spares;
+    ring->spares = chain->spare;
+    free(chain->segments);
+    free(chain);
   }
   for (int which = 0; which < 3; which++) {
     if (ring->pinned[which] != NULL) vhost_memory_release(ring->memory, ring->pinned[which]);
@@ -104,24 +135,21 @@ int vhost_ring_next(struct vhost_ring *ring) {
   if (id < 0) return sound(ring) ? id : VHOST_RING_BROKEN;
   if (!sound(ring)) {
     /* Read from memory that is gone: nobody has heard of it yet. */
-    ring->chains[id].out = false;
     ring->out -= 1;
-    vhost_chain_release(&ring->chains[id], ring->memory);
+    spare(ring, (uint16_t)id);
     return VHOST_RING_BROKEN;
   }
   return id;
 }
 
 void vhost_ring_complete(struct vhost_ring *ring, uint16_t id, uint8_t status, uint32_t written) {
-  struct vhost_chain *chain = &ring->chains[id];
   if (ring->running && sound(ring)) {
-    *(volatile uint8_t *)chain->status = status;
+    *(volatile uint8_t *)ring->chains[id]->status = status;
     if (ring->packed) vhost_packed_push(ring, id, written + 1);
     else vhost_split_push(ring, id, written + 1);
   }
-  chain->out = false;
   ring->out -= 1;
-  vhost_chain_release(chain, ring->memory);
+  spare(ring, id);
 }
 
 bool vhost_ring_wants_call(struct vhost_ring *ring) {

@@ -9,7 +9,8 @@
 #include "vhost-log.h"
 #include "vhost-memory.h"
 
-#define VHOST_RING_SIZE_MAX 1024
+/* The largest ring of virtio. What costs memory goes with the requests that are out, which the queue bounds. */
+#define VHOST_RING_SIZE_MAX 32768
 #define VHOST_RING_NONE (-1)
 #define VHOST_RING_BROKEN (-2)
 
@@ -25,7 +26,8 @@ struct vhost_ring {
   /* Split: running numbers. Packed: places in the ring, with their wrap counters. */
   uint16_t avail, used, signalled;
   bool avail_wrap, used_wrap, signalled_valid;
-  struct vhost_chain *chains; /* by id */
+  struct vhost_chain **chains; /* by id; NULL: not out */
+  struct vhost_chain *spares;
   uint16_t out;
   struct vhost_log log;
   struct vhost_log_heads left; /* by a former back-end, to be done first */
@@ -59,6 +61,11 @@ bool vhost_ring_listen(struct vhost_ring *ring);
 /* Whether something is there to be read, without reading it. */
 bool vhost_ring_ready(const struct vhost_ring *ring);
 uint32_t vhost_ring_base(const struct vhost_ring *ring);
+
+/* A chain for the id, from here on until it is complete or dropped; NULL: no memory for it. */
+struct vhost_chain *vhost_ring_begin(struct vhost_ring *ring, uint16_t id);
+/* The chain cannot be served, for this reason: VHOST_RING_BROKEN. */
+int vhost_ring_drop(struct vhost_ring *ring, uint16_t id, const char *reason);
 
 /* The two kinds. `next` is called with room for one more, `push` with the status byte written. */
 void vhost_split_start(struct vhost_ring *ring);

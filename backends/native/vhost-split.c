@@ -57,16 +57,12 @@ int vhost_split_next(struct vhost_ring *ring) {
     if (head >= ring->size) return vhost_ring_broke(ring, "a head lies beyond the table of descriptors");
     ring->avail += 1;
   }
-  struct vhost_chain *chain = &ring->chains[head];
-  if (chain->out) return vhost_ring_broke(ring, "a head is given again before it was answered");
-  vhost_chain_begin(chain);
+  if (ring->chains[head] != NULL) return vhost_ring_broke(ring, "a head is given again before it was answered");
+  struct vhost_chain *chain = vhost_ring_begin(ring, head);
+  if (chain == NULL) return vhost_ring_broke(ring, "out of memory");
   if (!again) vhost_log_took_split(&ring->log, head);
   const char *broken = walk(ring, chain, head);
-  if (broken != NULL) {
-    vhost_chain_release(chain, ring->memory);
-    return vhost_ring_broke(ring, broken);
-  }
-  chain->out = true;
+  if (broken != NULL) return vhost_ring_drop(ring, head, broken);
   ring->out += 1;
   return head;
 }

@@ -6,6 +6,6 @@ export interface Device {
   readonly protocolFeatures: bigint
   readonly queuesMax: number
   readonly memorySlotsMax: number
-  /** The configuration space as it is now, VHOST_USER_CONFIG_BYTES_MAX bytes, of which the front-end is told these. */
+  /** These bytes of the configuration space as it is now, which the front-end is told. */
   readonly config: (offset: number, size: number) => Uint8Array
 }

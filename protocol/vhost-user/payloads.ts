@@ -2,6 +2,7 @@
 import { LITTLE, viewOf, written } from './bytes.js'
 import {
   VHOST_USER_CONFIG_BYTES_MAX,
+  VHOST_USER_CONFIG_OFFSET,
   VHOST_USER_MEM_TABLE_REGIONS_MAX,
   VHOST_USER_VRING_INDEX_MASK,
   VHOST_USER_VRING_NOFD_FLAG,
@@ -41,6 +42,7 @@ export interface MemoryRegion {
 
 /** "Virtio device config space". */
 export interface ConfigAccess {
+  /** As the front-end counts: `configPlace` has the place in the space. */
   readonly offset: number
   readonly size: number
   readonly flags: number
@@ -167,13 +169,18 @@ export function encodeSingleRegion(region: MemoryRegion): Uint8Array<ArrayBuffer
   return written(SINGLE_REGION_BYTES, (view) => setRegion(view, 8, region))
 }
 
+/** Where in the space an offset is: cloud-hypervisor before 2026 reads from 0x100 on, and writes from 0 on. */
+export function configPlace(offset: number): number {
+  return offset < VHOST_USER_CONFIG_OFFSET ? offset : offset - VHOST_USER_CONFIG_OFFSET
+}
+
 /** A question may leave the bytes out that the answer will hold. */
 export function decodeConfigAccess(bytes: Uint8Array): ConfigAccess | undefined {
   if (bytes.length < CONFIG_HEADER_BYTES) return undefined
   const view = viewOf(bytes)
   const [offset, size, flags] = [view.getUint32(0, LITTLE), view.getUint32(4, LITTLE), view.getUint32(8, LITTLE)]
   const data = bytes.slice(CONFIG_HEADER_BYTES)
-  const fits = size <= VHOST_USER_CONFIG_BYTES_MAX && offset <= VHOST_USER_CONFIG_BYTES_MAX - size
+  const fits = size <= VHOST_USER_CONFIG_BYTES_MAX && configPlace(offset) <= VHOST_USER_CONFIG_BYTES_MAX - size
   if (!fits || (data.length !== size && data.length !== 0)) return undefined
   return { offset, size, flags, data }
 }

@@ -37,6 +37,7 @@ import type { Device } from './device.js'
 import type { Order, Result } from './orders.js'
 import {
   type ConfigAccess,
+  configPlace,
   encodeConfigAccess,
   encodeInflightArea,
   encodeU64,
@@ -134,7 +135,7 @@ const HANDLERS: Handlers = {
   // Its flags tell nothing: cloud-hypervisor writes with the one that the specification has for live migration.
   [VHOST_USER_SET_CONFIG]: ({ offset, size, data }) => {
     if (data.length !== size) return { refused: `SET_CONFIG says ${size} bytes and brings ${data.length}` }
-    return { order: { do: 'write-config', offset, data } }
+    return { order: { do: 'write-config', offset: configPlace(offset), data } }
   },
   [VHOST_USER_GET_INFLIGHT_FD]: ({ queues, queueSize }, { length }) => ({
     order: { do: 'make-inflight', queues, queueSize },
@@ -242,8 +243,8 @@ function baseOf(result: Result): number {
   return result.base
 }
 
-/** "The payload size MUST match the front-end's request; zero length of payload indicates an error." */
+/** "The payload size MUST match the front-end's request"; its offset goes back as it came. */
 function getConfig({ offset, size, flags }: ConfigAccess, { device }: Context): Step {
-  const data = device.config(offset, size).slice(offset, offset + size)
+  const data = device.config(configPlace(offset), size)
   return { now: encodeConfigAccess({ offset, size, flags, data }) }
 }

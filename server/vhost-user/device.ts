@@ -110,7 +110,7 @@ export class BlockDevice {
       config: (offset, size) => {
         const at = VIRTIO_BLK_CONFIG_WRITEBACK_AT
         if (offset <= at && at < offset + size) this.hasToldCache = true
-        return encodeBlockConfig(this.#config())
+        return encodeBlockConfig(this.#config()).subarray(offset, offset + size)
       },
     }
   }

@@ -13,7 +13,7 @@ import {
 import { closeForeign, errnoName, type RegionName, VhostMemory } from '../../backends/index.js'
 import { Patience } from '../exports/patience.js'
 import type { BlockDevice } from './device.js'
-import { InflightLog } from './inflight-log.js'
+import { InflightLog, QUEUE_SIZE_MAX } from './inflight-log.js'
 import { Ring, type RingLimits } from './ring.js'
 
 export interface GuestOptions {
@@ -125,6 +125,9 @@ export class Guest {
     const { device, client, limits, onBroken } = this.#options
     const { descriptor: descriptors, available: driver, used } = addresses
     const inflight = this.#log?.regionOf(index)
+    if (inflight !== undefined && size > QUEUE_SIZE_MAX) {
+      return refused(`ring ${index} has ${size} entries, and an in-flight log has room for ${QUEUE_SIZE_MAX}`)
+    }
     const onRingBroken = (reason: string) => onBroken(index, reason)
     const remembers = inflight !== undefined
     const ring = Ring.open(

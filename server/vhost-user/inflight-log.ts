@@ -3,7 +3,7 @@
 //
 //     |region 0|region 1| … |cache byte|
 //
-// Each region has room for the largest ring: the log is asked for by the device's queue size, and a driver may run a ring of
+// Each region has room for the largest ring that QEMU runs: the log is asked for by the device's queue size, and a driver may run a ring of
 // more entries than that (the firmware of QEMU 10's guests asks for 128, and runs 256).
 // Law: a driver that turned the write cache off is not told of durability by a server that has forgotten it.
 import { readSync, writeSync } from 'node:fs'
@@ -14,8 +14,8 @@ import { QUEUES_MAX } from './device.js'
 const TAIL_BYTES = 64
 /** 0 in an area that nobody has written: the cache is on. */
 const CACHE_OFF = 1
-/** Entries of the largest ring that can be served. */
-const QUEUE_SIZE_MAX = 1024
+/** Entries of the largest ring that is kept in a log: QEMU's rings have no more. */
+export const QUEUE_SIZE_MAX = 1024
 
 export interface InflightRegion {
   readonly fd: number

@@ -59,6 +59,7 @@ for (const [kind, driverOf] of RING_KINDS) {
       assert.equal(seen, false)
       await disk.until(() => disk.taken.length === 2)
       for (const request of disk.taken) disk.serve(request)
+      disk.queue.notify()
     })
 
     test('is not waited for while another ring of the thread has something, or storage has something of it', async () => {
@@ -66,6 +67,7 @@ for (const [kind, driverOf] of RING_KINDS) {
       const waitBeside = (what: () => void) =>
         within(disk, () => {
           what()
+          ask(disk, 1)
           return disk.queue.await(LONG_NS)
         })
       assert.equal(await waitBeside(() => ask(other, 1)), false)
@@ -78,6 +80,29 @@ for (const [kind, driverOf] of RING_KINDS) {
       await slow.until(() => slow.taken.length === 1)
       assert.equal(await waitBeside(() => {}), false)
       for (const request of slow.taken) slow.serve(request)
+      slow.queue.notify()
+    })
+
+    test('is not waited for while the driver of another ring was not told of an answer yet', async () => {
+      const [disk, other] = [open(), open({ keep: true })]
+      ask(other, 0)
+      other.kickNow()
+      await other.until(() => other.taken.length === 1)
+      other.calls()
+      const waited = await within(disk, () => {
+        for (const request of other.taken) other.serve(request)
+        ask(disk, 1)
+        return [disk.queue.await(LONG_NS), other.calls()]
+      })
+      // It is signalled at the end of the turn, and not by the answer itself.
+      assert.deepEqual(waited, [false, 0])
+      other.queue.notify()
+      assert.equal(other.calls(), 1)
+      const again = await within(disk, () => {
+        ask(disk, 1)
+        return disk.queue.await(LONG_NS)
+      })
+      assert.equal(again, true)
     })
 
     test('is not waited for once it has stopped', async () => {

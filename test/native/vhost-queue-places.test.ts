@@ -155,8 +155,8 @@ for (const [kind, driverOf] of RING_KINDS) {
       }
       assert.equal(refused({}), 'none')
       assert.equal(refused({ size: 0 }), 'EINVAL')
-      assert.equal(refused({ size: 1025 }), 'EINVAL')
-      assert.equal(refused({ size: 2048 }), 'EINVAL')
+      assert.equal(refused({ size: 32_769 }), 'EINVAL')
+      assert.equal(refused({ size: 65_536 }), 'EINVAL')
       assert.equal(refused({ size: 48 }), kind === 'split' ? 'EINVAL' : 'none')
       assert.equal(refused({ requestsMax: 0 }), 'EINVAL')
       assert.equal(refused({ base: kind === 'split' ? 65_536 : 64 }), 'EINVAL')

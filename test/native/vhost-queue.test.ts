@@ -80,6 +80,21 @@ for (const [kind, driverOf] of RING_KINDS) {
       assert.equal(disk.broken, undefined)
     })
 
+    test('the largest ring of virtio is used round and round, a part of it at a time', async () => {
+      const disk = open({ queue: { requestsMax: 256 } }, 32_768)
+      const { chain } = blockRequest(disk.guest, BLK_IN, 0, [])
+      for (let round = 1; round <= 36; round++) {
+        const ids = Array.from({ length: 1000 }, () => disk.ring.add(chain))
+        disk.kickNow()
+        await disk.until(() => disk.taken.length === 1000 * round)
+        assert.deepEqual(
+          disk.ring.used().map(({ id }) => id),
+          ids,
+        )
+      }
+      assert.equal(disk.broken, undefined)
+    })
+
     test('one turn tells of a batch at most, and all are told in the end without another kick', async () => {
       const disk = open({ keep: true }, 1024)
       for (let sector = 0; sector < 300; sector++) disk.ring.add(blockRequest(disk.guest, BLK_IN, sector, []).chain)
@@ -132,8 +147,7 @@ for (const [kind, driverOf] of RING_KINDS) {
       }
       const asked = () => {
         if (disk.ring instanceof SplitDriver) return disk.guest.read16(disk.ring.at.used + 4 + 8 * 8)
-        if (!(disk.ring instanceof PackedDriver)) return -1
-        assert.equal(disk.guest.read16(disk.ring.at.device + 2), 2)
+        if (!(disk.ring instanceof PackedDriver) || disk.guest.read16(disk.ring.at.device + 2) !== 2) return -1
         return disk.guest.read16(disk.ring.at.device)
       }
       wish(1)
@@ -145,10 +159,10 @@ for (const [kind, driverOf] of RING_KINDS) {
           await run(disk, BLK_IN, 0, [Buffer.alloc(512)])
           assert.equal(disk.calls(), expected)
         }
-        await new Promise((resolve) => setImmediate(resolve))
         const { ring } = disk
-        if (ring instanceof SplitDriver) assert.equal(asked(), ring.avail)
-        if (ring instanceof PackedDriver) assert.equal(asked(), ring.next | (ring.wrap ? 0x8000 : 0))
+        const next = ring instanceof PackedDriver ? ring.next | (ring.wrap ? 0x8000 : 0) : (ring as SplitDriver).avail
+        // A turn that took long is followed by another before it asks.
+        while (asked() !== next) await new Promise((resolve) => setImmediate(resolve))
       }
     })
   })

@@ -118,6 +118,9 @@ test('the rest of the messages become orders', () => {
   assert.deepEqual(did(message(25, PLAIN, le32(32), le32(1), le32(0), '00')), [
     { do: 'write-config', offset: 32, data: raw('00') },
   ])
+  assert.deepEqual(did(message(25, PLAIN, le32(0x120), le32(1), le32(0), '00')), [
+    { do: 'write-config', offset: 32, data: raw('00') },
+  ])
 })
 
 test('a refusal is told where a reply was asked for, and ends the session where none was', () => {

@@ -16,7 +16,7 @@ export async function socketTo(path: string): Promise<number> {
 export class Conversation {
   readonly #socket: FdSocket
   readonly #stream = new MessageStream()
-  #heard: () => void = () => {}
+  #wake: () => void = () => {}
   /** The back-end has closed the connection. */
   ended = false
 
@@ -24,11 +24,11 @@ export class Conversation {
     this.#socket = new FdSocket(fd, {
       arrived: (data, fds) => {
         this.#stream.receive(data, fds)
-        this.#heard()
+        this.#wake()
       },
       ended: () => {
         this.ended = true
-        this.#heard()
+        this.#wake()
       },
     })
   }
@@ -41,24 +41,25 @@ export class Conversation {
     this.#socket.send(bytes, fds)
   }
 
-  async #frame(): Promise<Frame | undefined> {
+  /** The next message of the back-end; undefined when it has closed the connection. */
+  async heard(): Promise<Frame | undefined> {
     for (;;) {
       const frame = this.#stream.next()
       if (frame !== undefined || this.ended) return frame
       await new Promise<void>((resolve) => {
-        this.#heard = resolve
+        this.#wake = resolve
       })
     }
   }
 
   /** Resolves when the back-end has closed the connection. */
   async untilEnded(): Promise<void> {
-    while (!this.ended) assert.equal(await this.#frame(), undefined)
+    while (!this.ended) assert.equal(await this.heard(), undefined)
   }
 
   async ask(request: number, payload?: Uint8Array, fds: readonly number[] = [], flags = 0): Promise<Frame> {
     this.send(encodeMessage(request, payload, flags), fds)
-    const frame = await this.#frame()
+    const frame = await this.heard()
     assert.ok(frame !== undefined, `the session ended instead of an answer to ${request}`)
     assert.equal(frame.request, request)
     return frame

@@ -16,13 +16,13 @@ export class GuestMachine {
   readonly call = eventFd()
   inflight: { readonly fd: number; readonly area: InflightArea } | undefined
 
-  constructor(packed = false) {
-    this.ring = packed ? new PackedDriver(this.memory, RING_SIZE) : new SplitDriver(this.memory, RING_SIZE)
+  constructor(packed = false, ringSize = RING_SIZE) {
+    this.ring = packed ? new PackedDriver(this.memory, ringSize) : new SplitDriver(this.memory, ringSize)
   }
 
   /** As a driver after a reset: an empty ring, elsewhere. */
   beginAnew(): void {
-    this.ring = new SplitDriver(this.memory, RING_SIZE)
+    this.ring = new SplitDriver(this.memory, this.ring.size)
   }
 
   close(): void {

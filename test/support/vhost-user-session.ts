@@ -10,7 +10,7 @@ export const DEVICE = {
   protocolFeatures: 0xffff_ffffn,
   queuesMax: 4,
   memorySlotsMax: 32,
-  config: () => CONFIG,
+  config: (offset: number, size: number) => CONFIG.subarray(offset, offset + size),
 }
 
 export const DONE: Result = { kind: 'done' }

@@ -20,7 +20,7 @@ import {
 } from 'vhost-user-protocol'
 import { attach, lastFirst } from '../support/faults.js'
 import { Conversation, socketTo } from '../support/vhost-user-conversation.js'
-import { FrontEnd } from '../support/vhost-user-guest.js'
+import { attachGuest, CACHED, FrontEnd } from '../support/vhost-user-guest.js'
 import { GuestMachine } from '../support/vhost-user-machine.js'
 import { newGuest, patternOf, readBack, serveGuests } from '../support/vhost-user-served.js'
 
@@ -95,4 +95,14 @@ test('what a front-end is refused that goes on all the same stands in the log, w
     stderr,
     /refused to the front-end of a guest on export disk: SET_VRING_KICK: ring 0 cannot be served: EFAULT/,
   )
+})
+
+test('a ring of more entries than an in-flight log has room for is refused beside one, and the log says why', async (t) => {
+  const scope = lastFirst(t)
+  const { candor, socket } = await serveGuests(scope)
+  const machine = new GuestMachine(false, 2048)
+  scope.after(() => machine.close())
+  await assert.rejects(attachGuest(socket, machine, CACHED), /18 was refused/)
+  const { stderr } = await candor.stop()
+  assert.match(stderr, /SET_VRING_ENABLE: ring 0 has 2048 entries, and an in-flight log has room for 1024/)
 })
