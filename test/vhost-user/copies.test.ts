@@ -1,17 +1,20 @@
 // What a guest's requests hold in copies. Law under test: all its rings together keep to the bound, and each has its turn.
 import assert from 'node:assert/strict'
-import { closeSync, writeSync } from 'node:fs'
+import { closeSync, writeFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { VIRTIO_BLK_S_OK as OK, VIRTIO_BLK_T_IN } from 'vhost-user-protocol'
 import { eventFd } from '../../backends/index.js'
 import { Copies, type Waiter } from '../../server/vhost-user/copies.js'
 import type { RunningCandor } from '../support/candor.js'
-import { command, lastFirst, MIB, type Scope } from '../support/faults.js'
+import { command, lastFirst, MIB, type Scope, serve } from '../support/faults.js'
+import { scratchFolder } from '../support/guest-images.js'
+import { sparseFile } from '../support/loop-disk.js'
 import { SplitDriver } from '../support/vhost-drivers.js'
 import { GUEST_BASE } from '../support/vhost-guest.js'
 import { attachGuest, CACHED } from '../support/vhost-user-guest.js'
 import { GuestMachine, type RingPlace } from '../support/vhost-user-machine.js'
-import { SECTOR, serveGuests, until } from '../support/vhost-user-served.js'
+import { DISK_BYTES, SECTOR, type ServedGuests, serveGuests, until } from '../support/vhost-user-served.js'
 
 /** READs of guests that storage was asked for. */
 async function taken(candor: RunningCandor): Promise<number | undefined> {
@@ -40,9 +43,10 @@ function read({ memory }: GuestMachine, { ring, kick }: RingPlace, index: number
   return () => memory.read(statusAt, 1).readUInt8()
 }
 
+type Where = Pick<ServedGuests, 'socket' | 'stateDirectory'>
+
 /** A server whose storage is with the operator, so that READs wait until `resume`; and a guest. */
-async function guestThatWaits(scope: Scope, bytesMax: string) {
-  const { candor, socket, stateDirectory } = await serveGuests(scope, ...NO_PIECES, bytesMax)
+async function guestThatWaits(scope: Scope, { socket, stateDirectory }: Where) {
   const machine = new GuestMachine()
   scope.after(() => machine.close())
   const front = await attachGuest(socket, machine, CACHED, { log: false })
@@ -56,11 +60,14 @@ async function guestThatWaits(scope: Scope, bytesMax: string) {
     const { stdout } = await command(['ctl', 'sessions', '--json', '--state-dir', stateDirectory])
     return (JSON.parse(stdout) as readonly { readonly inFlight?: number }[])[0]?.inFlight === count
   }
-  return { candor, machine, front, resume: () => tell('resume'), arrived }
+  return { machine, front, resume: () => tell('resume'), arrived }
 }
 
 test('a READ that storage cannot take in pieces counts by its length, also above 1 MiB, while it waits', async (t) => {
-  const { candor, machine, resume, arrived } = await guestThatWaits(lastFirst(t), '4M')
+  const scope = lastFirst(t)
+  const served = await serveGuests(scope, ...NO_PIECES, '4M')
+  const { candor } = served
+  const { machine, resume, arrived } = await guestThatWaits(scope, served)
   const statuses = [0, 1, 2, 3].map((index) => read(machine, machine, index))
   await until(() => arrived(4))
   assert.equal(await taken(candor), 2)
@@ -71,7 +78,9 @@ test('a READ that storage cannot take in pieces counts by its length, also above
 
 test('the rings of a guest share the bound, and a ring that waits goes on when another has let go', async (t) => {
   const scope = lastFirst(t)
-  const { candor, machine, front, resume, arrived } = await guestThatWaits(scope, '2M')
+  const served = await serveGuests(scope, ...NO_PIECES, '2M')
+  const { candor } = served
+  const { machine, front, resume, arrived } = await guestThatWaits(scope, served)
   const other = { ring: new SplitDriver(machine.memory, 16), kick: eventFd(), call: eventFd() }
   scope.after(() => [other.kick, other.call].map(closeSync))
   await front.startRing(0, 1, other)
@@ -83,6 +92,24 @@ test('the rings of a guest share the bound, and a ring that waits goes on when a
   await resume()
   for (const status of [first, second]) await until(async () => status() === OK)
   assert.equal(await taken(candor), 2)
+})
+
+test('a bound that is set under an export goes before the one for all, for its guests too', async (t) => {
+  const scope = lastFirst(t)
+  const folder = scratchFolder(scope)
+  const image = sparseFile(join(folder, 'disk.img'), DISK_BYTES)
+  const socket = join(folder, 'guest.sock')
+  const stateDirectory = join(folder, 'state')
+  const file = join(folder, 'candor.yaml')
+  const under = `{ image: ${image}, detect-zeroes: on, in-flight-bytes-max: 4M }`
+  writeFileSync(file, `listen: ['vhost-user:${socket}']\nin-flight-bytes-max: 32M\nexports:\n  disk: ${under}\n`)
+  const candor = await serve(scope, ['--config', file, '--state-dir', stateDirectory])
+  const { machine, resume, arrived } = await guestThatWaits(scope, { socket, stateDirectory })
+  const statuses = [0, 1, 2, 3].map((index) => read(machine, machine, index))
+  await until(() => arrived(4))
+  assert.equal(await taken(candor), 2)
+  await resume()
+  for (const status of statuses) await until(async () => status() === OK)
 })
 
 /** A ring that notes when it is woken. */
