@@ -33,7 +33,14 @@ export { withZeroDetection } from './detect-zeroes.js'
 export * from './errno.js'
 export { type Fault, type FaultPlan, type Operation, withFaults } from './fault.js'
 export { type InjectionRule, injectionPlan, parseInjection } from './inject.js'
-export { eventFd, FdSocket, type FdSocketEvents, MESSAGE_FDS_MAX, UnusableDescriptor } from './native/fd-socket.js'
+export {
+  eventFd,
+  FdSocket,
+  type FdSocketEvents,
+  MESSAGE_FDS_MAX,
+  UNSENT_FDS_MAX,
+  UnusableDescriptor,
+} from './native/fd-socket.js'
 export {
   becomeIoFlusher,
   closeForeign,

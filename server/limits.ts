@@ -84,7 +84,7 @@ export const LIMITS: Readonly<Record<string, LimitRule>> = {
     key: 'payloadBytesMax',
     unit: 'bytes',
     byDefault: 64 << 20,
-    describe: 'bytes of requests and replies that all connections hold together; large requests wait for room',
+    describe: 'bytes of requests and replies that all NBD connections hold together; large requests wait for room',
   },
   'payload-timeout': {
     key: 'payloadTimeoutMs',

@@ -23,7 +23,7 @@ struct fd_socket {
   uv_poll_t poll; /* first: the handle is the socket */
   int fd;
   bool ended, closing;
-  size_t unsent_max;
+  struct fd_outbox_bounds unsent_max;
   struct fd_outbox outbox;
   uint8_t *slab;
   size_t room;
@@ -136,21 +136,22 @@ static int usable(int fd) {
   return domain == AF_UNIX && type == SOCK_STREAM ? 0 : EPROTOTYPE;
 }
 
-/* openFdSocket(fd, slab: Uint8Array, unsentMax, told(length, fds, errno)) -> external, the descriptor is the socket's; or an
- * errno. */
+/* openFdSocket(fd, slab: Uint8Array, unsentMax, unsentFdsMax, told(length, fds, errno)) -> external, the descriptor is the
+ * socket's; or an errno. */
 static napi_value open_fd_socket(napi_env env, napi_callback_info info) {
-  napi_value arguments[4], external;
-  size_t count = 4, room;
+  napi_value arguments[5], external;
+  size_t count = 5, room;
   int32_t fd;
-  int64_t unsent_max;
+  int64_t unsent_max, unsent_fds_max;
   void *slab;
   napi_typedarray_type type;
   uv_loop_t *loop;
   DOOR_OK(napi_get_cb_info(env, info, &count, arguments, NULL, NULL));
   DOOR_OK(napi_get_value_int32(env, arguments[0], &fd));
   DOOR_OK(napi_get_typedarray_info(env, arguments[1], &type, &room, &slab, NULL, NULL));
-  if (count != 4 || type != napi_uint8_array || room == 0 || !door_int64(env, arguments[2], &unsent_max)) {
-    return door_throw(env, "openFdSocket(fd, Uint8Array, unsentMax, told)");
+  if (count != 5 || type != napi_uint8_array || room == 0 || !door_int64(env, arguments[2], &unsent_max) ||
+      !door_int64(env, arguments[3], &unsent_fds_max)) {
+    return door_throw(env, "openFdSocket(fd, Uint8Array, unsentMax, unsentFdsMax, told)");
   }
   DOOR_OK(napi_get_uv_event_loop(env, &loop));
   const int error = usable(fd);
@@ -160,13 +161,13 @@ static napi_value open_fd_socket(napi_env env, napi_callback_info info) {
   socket->fd = fd;
   socket->slab = slab;
   socket->room = room;
-  socket->unsent_max = (size_t)unsent_max;
+  socket->unsent_max = (struct fd_outbox_bounds){.bytes = (size_t)unsent_max, .fds = (size_t)unsent_fds_max};
   const int refused = uv_poll_init(loop, &socket->poll, fd);
   if (refused != 0) {
     free(socket);
     return door_int(env, -refused);
   }
-  DOOR_OK(door_callback_open(&socket->told, env, arguments[3], "candor-fd-socket"));
+  DOOR_OK(door_callback_open(&socket->told, env, arguments[4], "candor-fd-socket"));
   DOOR_OK(napi_create_reference(env, arguments[1], 1, &socket->slab_kept));
   DOOR_OK(napi_add_async_cleanup_hook(env, on_cleanup, socket, &socket->cleanup));
   DOOR_OK(napi_create_external(env, socket, NULL, NULL, &external));

@@ -5,6 +5,8 @@ import { type FdSocketNative, fileIo } from './file-io.js'
 
 /** Bytes that may wait for a peer who does not read. */
 const UNSENT_BYTES_MAX = 4 * 1024 * 1024
+/** Descriptors that may: each is one of this process, which all exports share. */
+export const UNSENT_FDS_MAX = 16
 /** The longest piece that `arrived` is told of. */
 const PIECE_BYTES_MAX = 64 * 1024
 /** More descriptors than this cannot go with one message (SCM_MAX_FD of the kernel). */
@@ -16,6 +18,7 @@ export interface FdSocketDoors {
     fd: number,
     slab: Uint8Array,
     unsentMax: number,
+    unsentFdsMax: number,
     told: (length: number, fds: number[], errno: number) => void,
   ): FdSocketNative | number
   fdSocketSend(socket: FdSocketNative, bytes: Uint8Array, fds: readonly number[]): number
@@ -53,12 +56,13 @@ export class FdSocket {
 
   /**
    * The descriptor, of a connected Unix stream socket that nothing else watches, is the FdSocket's from here on.
+   * `unsentFdsMax`: descriptors that may wait for the peer.
    * @throws UnusableDescriptor for any other: it stays the caller's
    */
-  constructor(fd: number, events: FdSocketEvents) {
+  constructor(fd: number, events: FdSocketEvents, { unsentFdsMax = UNSENT_FDS_MAX } = {}) {
     const slab = new Uint8Array(PIECE_BYTES_MAX)
     this.fd = fd
-    const opened = fileIo.openFdSocket(fd, slab, UNSENT_BYTES_MAX, (length, fds, errno) => {
+    const opened = fileIo.openFdSocket(fd, slab, UNSENT_BYTES_MAX, unsentFdsMax, (length, fds, errno) => {
       if (length > 0) events.arrived(slab.subarray(0, length), fds)
       else events.ended(errno)
     })

@@ -152,7 +152,7 @@ export class ExportHost implements IoHost {
     const found = this.#registry.find(exportName)
     const served = found !== undefined && this.#leaving.has(found) ? undefined : found
     const [onFault, onEnd] = [(fault: EndedFault) => this.#faulted(connection, fault), () => this.#ended(connection)]
-    const { limits, log } = this.#options
+    const [limits, log] = [{ ...this.#options.limits, ...served?.limits }, this.#options.log]
     const attached = this.#vhostUsers.attach({ fd, served, client, limits, log, onFault, onEnd })
     if (attached === undefined) return
     if (this.#draining) attached.drain()

@@ -7,6 +7,8 @@ import { errnoName, FdSocket } from '../../backends/index.js'
 const { EMFILE } = constants.errno
 /** Bytes of a line; nothing that is told comes near it but a client's last words. */
 const LINE_BYTES_MAX = 64 << 20
+/** The other end is this program too, and takes over whatever this process has open. */
+const UNSENT_FDS_MAX = Number.MAX_SAFE_INTEGER
 
 export class Channel<In extends { readonly kind: string }, Out> {
   readonly #socket: FdSocket
@@ -22,13 +24,14 @@ export class Channel<In extends { readonly kind: string }, Out> {
 
   /** The descriptor is the channel's from here on. */
   constructor(fd: number) {
-    this.#socket = new FdSocket(fd, {
-      arrived: (data, fds) => this.#take(data, fds),
-      ended: (errno) => {
+    const events = {
+      arrived: (data: Uint8Array, fds: readonly number[]) => this.#take(data, fds),
+      ended: (errno: number) => {
         this.#failure = errno
         this.#end()
       },
-    })
+    }
+    this.#socket = new FdSocket(fd, events, { unsentFdsMax: UNSENT_FDS_MAX })
   }
 
   /** undefined once it has ended: the number may be another file's by then. */

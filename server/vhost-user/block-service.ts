@@ -116,8 +116,7 @@ export class BlockService {
     if (outcome !== WOULD_BLOCK) return this.#answer(request, task, outcome)
     const kept = this.#kept(request, task)
     if (kept === undefined) return this.#refuse(request, task.command, EFAULT, task.offset, task.length)
-    const isCopy = kept.buffer !== task.buffer
-    this.#desk.wait(isCopy ? task.length : 0, this.#serveLater(request, taskAt(task, kept)))
+    this.#desk.wait(this.#pieces.isCopy(request, kept) ? task.length : 0, this.#serveLater(request, taskAt(task, kept)))
   }
 
   #kept(request: BlockRequest, task: Task): Placed<Uint8Array> | undefined {

@@ -5,8 +5,7 @@ import { closeForeign, errnoName, FdSocket, isOwnEnd, UnusableDescriptor } from 
 import type { Export } from '../exports/export.js'
 import type { EndedFault } from '../io/io-host.js'
 import { BlockDevice } from './device.js'
-import { Guest } from './guest.js'
-import type { RingLimits } from './ring.js'
+import { Guest, type GuestLimits } from './guest.js'
 
 export interface VhostUserOptions {
   /** A connected Unix socket; the connection's own from here on. */
@@ -14,7 +13,7 @@ export interface VhostUserOptions {
   readonly served: Export
   /** The peer as log and ledger name it. */
   readonly client: string
-  readonly limits: RingLimits
+  readonly limits: GuestLimits
   /** Resolves when no session before this one can touch its guest's memory any more. */
   readonly before: Promise<unknown>
   /** Called when the fault is found, before the peer can notice the end. */

@@ -12,14 +12,22 @@ import {
 } from 'vhost-user-protocol'
 import { closeForeign, errnoName, type RegionName, VhostMemory } from '../../backends/index.js'
 import { Patience } from '../exports/patience.js'
+import { Copies } from './copies.js'
 import type { BlockDevice } from './device.js'
 import { InflightLog, QUEUE_SIZE_MAX } from './inflight-log.js'
-import { Ring, type RingLimits } from './ring.js'
+import { Ring } from './ring.js'
+
+export interface GuestLimits {
+  /** Requests of a ring that may be out at once; more are not read. */
+  readonly slowRequestsMax: number
+  /** Bytes that the requests of all rings may hold in copies; past them the next ones wait. */
+  readonly slowBytesMax: number
+}
 
 export interface GuestOptions {
   readonly device: BlockDevice
   readonly client: string
-  readonly limits: RingLimits
+  readonly limits: GuestLimits
   readonly before: Promise<unknown>
   readonly onBroken: (index: number, reason: string) => void
   readonly onChannel: (descriptor: number) => void
@@ -33,6 +41,7 @@ export class Guest {
   readonly #options: GuestOptions
   readonly #memory = new VhostMemory()
   readonly #patience = new Patience()
+  readonly #copies: Copies
   readonly #rings = new Map<number, Ring>()
   #regions: RegionName[] = []
   #log: InflightLog | undefined
@@ -42,6 +51,7 @@ export class Guest {
 
   constructor(options: GuestOptions) {
     this.#options = options
+    this.#copies = new Copies(options.limits.slowBytesMax)
     void options.before.then(() => {
       this.#settledBefore = true
     })
@@ -123,6 +133,7 @@ export class Guest {
     if (kick === undefined) return POLLING
     if (this.#draining) return refused('the server leaves')
     const { device, client, limits, onBroken } = this.#options
+    const [memory, patience, copies] = [this.#memory, this.#patience, this.#copies]
     const { descriptor: descriptors, available: driver, used } = addresses
     const inflight = this.#log?.regionOf(index)
     if (inflight !== undefined && size > QUEUE_SIZE_MAX) {
@@ -131,7 +142,7 @@ export class Guest {
     const onRingBroken = (reason: string) => onBroken(index, reason)
     const remembers = inflight !== undefined
     const ring = Ring.open(
-      { device, memory: this.#memory, limits, patience: this.#patience, client, remembers, onBroken: onRingBroken },
+      { device, memory, patience, copies, client, remembers, onBroken: onRingBroken },
       {
         ...{ size, base, descriptors, driver, kick, inflight },
         device: used,

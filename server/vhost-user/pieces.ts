@@ -61,9 +61,14 @@ export class Pieces {
     return this.#queue.gather(id, buffer, 0, length, 0) === 0 ? { buffer, start: 0 } : undefined
   }
 
+  /** The data are not in the guest's memory, but in ours. */
+  isCopy({ window }: BlockRequest, { buffer }: Placed): boolean {
+    return buffer instanceof Uint8Array && (window < 0 || buffer !== this.#memory.window(window))
+  }
+
   /** Brings what was read to the guest; false when its memory is not there any more. */
-  deliver({ id, window, inLength }: BlockRequest, { buffer, start }: Placed): boolean {
-    if (!(buffer instanceof Uint8Array) || (window >= 0 && buffer === this.#memory.window(window))) return true
-    return this.#queue.scatter(id, buffer, start, inLength, 0) === 0
+  deliver(request: BlockRequest, { buffer, start }: Placed): boolean {
+    if (!(buffer instanceof Uint8Array) || !this.isCopy(request, { buffer, start })) return true
+    return this.#queue.scatter(request.id, buffer, start, request.inLength, 0) === 0
   }
 }

@@ -5,24 +5,19 @@ import type { Patience } from '../exports/patience.js'
 import { type Audience, RequestRunner } from '../exports/request-runner.js'
 import { type BlockRequest, requestAt } from './block-request.js'
 import { BlockService, type Desk } from './block-service.js'
+import type { Copies, Waiter } from './copies.js'
 import type { BlockDevice } from './device.js'
 
 /** Bytes of data that one turn moves before others have theirs. */
 const TURN_BYTES_MAX = 8 << 20
 
-export interface RingLimits {
-  /** Requests of a ring that may be out at once; more are not read. */
-  readonly slowRequestsMax: number
-  /** Bytes that the requests of a ring may hold in copies; past them the next ones wait. */
-  readonly slowBytesMax: number
-}
-
 export interface RingOptions {
   readonly device: BlockDevice
   readonly memory: VhostMemory
-  readonly limits: RingLimits
   /** With the guest, whose rings share it. */
   readonly patience: Patience
+  /** The same. */
+  readonly copies: Copies
   /** The peer as log and ledger name it. */
   readonly client: string
   /** The in-flight log tells the next server what stays unanswered. */
@@ -31,7 +26,7 @@ export interface RingOptions {
   readonly onBroken: (reason: string) => void
 }
 
-export class Ring implements Audience, Desk {
+export class Ring implements Audience, Desk, Waiter {
   readonly client: string
   readonly remembers: boolean
   readonly #options: RingOptions
@@ -39,7 +34,6 @@ export class Ring implements Audience, Desk {
   readonly #runner: RequestRunner
   readonly #service: BlockService
   #backlog: BlockRequest[] = []
-  #bytes = 0
   #moved = 0
   #out = 0
   #turnScheduled = false
@@ -91,7 +85,7 @@ export class Ring implements Audience, Desk {
     this.#runner.beginBatch()
     for (let row = 0; row < entries; row++) {
       const request = requestAt(this.#queue.table, row)
-      if (this.#backlog.length > 0 || this.#full) this.#backlog.push(request)
+      if (this.#backlog.length > 0 || !this.#mayTake) this.#backlog.push(request)
       else this.#moved += this.#service.take(request)
     }
     this.#endTurn()
@@ -109,19 +103,22 @@ export class Ring implements Audience, Desk {
     this.#options.onBroken(reason)
   }
 
-  get #full(): boolean {
-    return this.#bytes >= this.#options.limits.slowBytesMax || this.#moved >= TURN_BYTES_MAX
+  get #mayTake(): boolean {
+    return this.#moved < TURN_BYTES_MAX && this.#options.copies.admits(this)
   }
 
   #endTurn(): void {
+    const { copies } = this.#options
     this.#runner.endBatch()
     this.#queue.notify()
-    if (this.#moved >= TURN_BYTES_MAX) this.#resumeSoon()
+    if (this.#moved >= TURN_BYTES_MAX) this.resumeSoon()
     else this.#moved = 0
+    if (this.#backlog.length > 0) copies.wait(this)
+    copies.wake()
     this.#tellIdle()
   }
 
-  #resumeSoon(): void {
+  resumeSoon(): void {
     if (this.#turnScheduled) return
     this.#turnScheduled = true
     setImmediate(() => {
@@ -132,12 +129,15 @@ export class Ring implements Audience, Desk {
   }
 
   #resume(): void {
+    const { copies } = this.#options
+    const isItsTurn = copies.admits(this)
     this.#runner.beginBatch()
-    while (!this.#full) {
+    while (this.#mayTake) {
       const next = this.#backlog.shift()
       if (next === undefined) break
       this.#moved += this.#service.take(next)
     }
+    if (isItsTurn) copies.leave(this)
     this.#endTurn()
   }
 
@@ -149,12 +149,11 @@ export class Ring implements Audience, Desk {
 
   wait(bytes: number, work: Promise<void>): void {
     this.#out += 1
-    this.#bytes += bytes
+    this.#options.copies.hold(bytes)
     void work.then(() => {
       this.#out -= 1
-      this.#bytes -= bytes
+      this.#options.copies.giveBack(bytes)
       this.#notifySoon()
-      if (this.#backlog.length > 0) this.#resumeSoon()
       this.#tellIdle()
     })
   }
@@ -200,10 +199,16 @@ export class Ring implements Audience, Desk {
 
   /** Nobody waits any more for what waits for space, or for an operator. */
   #leave(): void {
-    if (this.gone || this.remembers) this.#backlog = []
+    if (this.gone || this.remembers) this.#dropBacklog()
     const { space, recess } = this.#options.device.served
     space.dropUnwanted()
     recess.dropUnwanted()
+  }
+
+  #dropBacklog(): void {
+    this.#backlog = []
+    this.#options.copies.leave(this)
+    this.#options.copies.wake()
   }
 
   #idle(): Promise<void> {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, fstatSync, openSync, readdirSync, readFileSync, readlinkSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, readlinkSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, describe, test } from 'node:test'
@@ -11,58 +11,13 @@ import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { errnoName, eventFd, FdSocket, MESSAGE_FDS_MAX, socketPair, UnusableDescriptor } from '../../backends/index.js'
 import { temporaryFolder } from '../support/candor.js'
+import { closePeers, Peer, pair } from '../support/fd-socket-ends.js'
 
 const PEER = new URL('../support/fd-socket-peer.js', import.meta.url)
 const MIB = 1 << 20
 const folder = temporaryFolder()
 after(() => folder.remove())
-const open: FdSocket[] = []
-after(() => {
-  for (const socket of open) socket.close()
-})
-
-/** What came, and how it ended; `next` waits for something of either. */
-class Peer {
-  readonly socket: FdSocket
-  readonly pieces: { readonly data: Uint8Array; readonly fds: readonly number[] }[] = []
-  readonly ends: number[] = []
-  #wake: () => void = () => {}
-
-  constructor(fd: number) {
-    this.socket = new FdSocket(fd, {
-      arrived: (data, fds) => {
-        this.pieces.push({ data: data.slice(), fds })
-        this.#wake()
-      },
-      ended: (errno) => {
-        this.ends.push(errno)
-        this.#wake()
-      },
-    })
-    open.push(this.socket)
-  }
-
-  get bytes(): Buffer {
-    return Buffer.concat(this.pieces.map(({ data }) => data))
-  }
-
-  get fds(): readonly number[] {
-    return this.pieces.flatMap(({ fds }) => fds)
-  }
-
-  async until(reached: () => boolean): Promise<void> {
-    while (!reached()) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve
-      })
-    }
-  }
-}
-
-function pair(): readonly [Peer, Peer] {
-  const [one, other] = socketPair()
-  return [new Peer(one), new Peer(other)]
-}
+after(closePeers)
 
 function openFile(name: string, text: string): number {
   const fd = openSync(join(folder.path, name), 'w+')
@@ -126,20 +81,6 @@ describe('a socket that carries descriptors', () => {
     for (const each of other.fds) closeSync(each)
   })
 
-  test('a peer that does not read is not waited for without bound', () => {
-    const [one, other] = socketPair()
-    const sender = new Peer(one)
-    let errno = 0
-    let taken = 0
-    for (; errno === 0; taken += errno === 0 ? 1 : 0) errno = sender.socket.send(new Uint8Array(MIB))
-    assert.equal(errnoName(errno), 'ENOBUFS')
-    assert.ok(taken >= 4 && taken <= 5, `${taken} MiB were taken`)
-    const before = readdirSync('/proc/self/fd').length
-    assert.notEqual(sender.socket.send(new Uint8Array(MIB), [other]), 0)
-    assert.equal(readdirSync('/proc/self/fd').length, before)
-    closeSync(other)
-  })
-
   test('the end is told once, after all that was sent before it; a peer that is gone is EPIPE', async () => {
     const [one, other] = pair()
     one.socket.send(Buffer.from('last words'))
@@ -169,18 +110,6 @@ describe('a socket that carries descriptors', () => {
     await sender.until(() => sender.ends.length > 0)
     assert.equal(heard, 1)
     assert.throws(() => fstatSync(otherFd), { code: 'EBADF' })
-  })
-
-  test('a peer that sends without end lets others have their turn', async () => {
-    const [one, other] = pair()
-    const [mine, theirs] = pair()
-    const flood = setInterval(() => {
-      while (one.socket.unsent < MIB) one.socket.send(new Uint8Array(64))
-    }, 0)
-    await other.until(() => other.bytes.length > MIB)
-    mine.socket.send(Buffer.from('me too'))
-    await theirs.until(() => theirs.bytes.length === 6)
-    clearInterval(flood)
   })
 
   test('is made of a Unix stream socket and of nothing else', () => {

@@ -39,7 +39,7 @@ import {
 import { type Descriptor, GUEST_BASE } from './vhost-guest.js'
 import { cacheOf } from './vhost-user-cache.js'
 import { Conversation, socketTo } from './vhost-user-conversation.js'
-import { type GuestMachine, inPieces, RING_SIZE } from './vhost-user-machine.js'
+import { type GuestMachine, inPieces, RING_SIZE, type RingPlace } from './vhost-user-machine.js'
 
 export const NEEDED = bits(VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC)
 export const CACHED = bits(VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_CONFIG_WCE)
@@ -100,19 +100,20 @@ export class FrontEnd extends Conversation {
     await this.tell(VHOST_USER_SET_INFLIGHT_FD, encodeInflightArea(area), [fd])
   }
 
-  async startRing(base: number): Promise<void> {
-    const { ring, kick, call } = this.machine
-    const file = encodeVringFile({ index: 0, hasDescriptor: true })
-    await this.tell(VHOST_USER_SET_VRING_NUM, encodeVringState({ index: 0, num: ring.size }))
-    await this.tell(VHOST_USER_SET_VRING_BASE, encodeVringState({ index: 0, num: base }))
+  /** Another than the first ring may lie elsewhere in the same memory. */
+  async startRing(base: number, index = 0, place: RingPlace = this.machine): Promise<void> {
+    const { ring, kick, call } = place
+    const file = encodeVringFile({ index, hasDescriptor: true })
+    await this.tell(VHOST_USER_SET_VRING_NUM, encodeVringState({ index, num: ring.size }))
+    await this.tell(VHOST_USER_SET_VRING_BASE, encodeVringState({ index, num: base }))
     const { descriptors: descriptor, driver: available, device: used } = ring
     await this.tell(
       VHOST_USER_SET_VRING_ADDR,
-      encodeVringAddress({ index: 0, flags: 0, descriptor, available, used, log: 0n }),
+      encodeVringAddress({ index, flags: 0, descriptor, available, used, log: 0n }),
     )
     await this.tell(VHOST_USER_SET_VRING_KICK, file, [kick])
     await this.tell(VHOST_USER_SET_VRING_CALL, file, [call])
-    await this.tell(VHOST_USER_SET_VRING_ENABLE, encodeVringState({ index: 0, num: 1 }))
+    await this.tell(VHOST_USER_SET_VRING_ENABLE, encodeVringState({ index, num: 1 }))
   }
 
   /** Where the ring stands once it is stopped. */

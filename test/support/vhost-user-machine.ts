@@ -9,7 +9,13 @@ import { type Descriptor, GUEST_BASE, GuestMemory } from './vhost-guest.js'
 const MEMORY_BYTES = 96 << 20
 export const RING_SIZE = 64
 
-export class GuestMachine {
+export interface RingPlace {
+  readonly ring: RingDriver
+  readonly kick: number
+  readonly call: number
+}
+
+export class GuestMachine implements RingPlace {
   readonly memory = new GuestMemory(MEMORY_BYTES)
   ring: RingDriver
   readonly kick = eventFd()
