@@ -11,7 +11,7 @@ import { StreamedWrite } from './streamed-write.js'
 import type { StreamedWriteOptions } from './streamed-write-options.js'
 import { promisesDurability, type Terms, validate } from './validation.js'
 
-export interface LargeWritesOptions extends Omit<StreamedWriteOptions, 'request' | 'onEnd'> {
+export interface LargeWritesOptions extends Omit<StreamedWriteOptions, 'request' | 'since' | 'onEnd'> {
   readonly terms: Terms
 }
 
@@ -50,8 +50,8 @@ export class LargeWrites {
     return bytes
   }
 
-  /** Who takes the payload of this WRITE. */
-  open(request: DecodedRequest): PayloadSink {
+  /** Who takes the payload of this WRITE, of which a part may have landed under the epoch `since`. */
+  open(request: DecodedRequest, since?: number): PayloadSink {
     this.#count(1)
     const own = { ...request }
     const refusal = this.#draining ? NBD_ESHUTDOWN : validate(own, this.#options.terms)
@@ -62,7 +62,7 @@ export class LargeWrites {
       this.#writes.delete(write)
       if (this.#frozen) this.#count(1)
     }
-    const write = new StreamedWrite({ ...this.#options, request: own, onEnd })
+    const write = new StreamedWrite({ ...this.#options, request: own, since, onEnd })
     this.#writes.add(write)
     return write
   }
@@ -93,6 +93,11 @@ export class LargeWrites {
     for (const write of this.#writes)
       if (!write.canMove || (this.#options.terms.extended && write.landing.bytes > 0)) return true
     return false
+  }
+
+  /** The epochs under which those began that promise durability, in order. */
+  get began(): number[] {
+    return [...this.#writes].filter(({ isDurable }) => isDurable).map(({ epoch }) => epoch)
   }
 
   /** What is left of them, as requests of their own, in order, the last one perhaps not whole; they are of no more use. */

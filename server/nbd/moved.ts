@@ -1,18 +1,19 @@
 // A connection in transmission as it can change processes: what was negotiated, what the peer has sent and nobody served,
 // what it waits for. Law: a request is in one of these places and no other: unserved, to be begun anew, or in a reply.
 import { closeSync } from 'node:fs'
-import { type DecodedRequest, ProtocolError, type ProtocolErrorCode } from 'nbd-protocol'
+import { ProtocolError, type ProtocolErrorCode } from 'nbd-protocol'
 import type { Hold } from '../exports/space-hold.js'
 import type { Connection } from './connection.js'
 import type { Established } from './negotiation.js'
 import type { ReceiveBuffer } from './receive-buffer.js'
 import type { Unserved } from './region.js'
+import type { Begun } from './slow-requests.js'
 import type { Transmission } from './transmission.js'
 import type { Transport } from './transport.js'
 
 /** A request that was taken and not answered: it begins anew in the process that takes over. */
 export interface MovedRequest {
-  readonly request: DecodedRequest
+  readonly request: Begun
   readonly payload: Uint8Array
   /** The order of arrival among all requests of the export. */
   readonly number: number
@@ -25,6 +26,8 @@ export interface MovedRequest {
 /** What a connection's stream and its requests have come to. */
 export interface Progress {
   readonly unserved: Unserved
+  /** The epochs under which the first FUA WRITEs in `unserved` began: of those parts may have landed. */
+  readonly began: readonly number[]
   /** Bytes of replies that the kernel has not taken. */
   readonly unsent: Uint8Array
   readonly requests: readonly MovedRequest[]
@@ -74,8 +77,9 @@ export function takeOut(connection: Connection): Omit<MovedConnection, 'connecti
   const unsent = transport.takeOut()
   const lost = abandoned.lost && { code: abandoned.lost.code, message: abandoned.lost.message }
   const { disconnected, slow, large } = transmission
+  const began = [...large.began, ...transmission.began]
   const unserved = receive.unserved(large.takeMoved())
-  const progress = { unserved, unsent, requests: slow.takeMoved(), disconnected, lost }
+  const progress = { unserved, began, unsent, requests: slow.takeMoved(), disconnected, lost }
   return { fd, size: connection.size, established, client, progress }
 }
 
@@ -83,6 +87,7 @@ export function takeOut(connection: Connection): Omit<MovedConnection, 'connecti
 export function goOn({ receive, transport, transmission }: ConnectionParts, progress: Progress): void {
   if (progress.unsent.length > 0) transport.batch.send([progress.unsent])
   receive.goOn(progress.unserved)
+  transmission.began = [...progress.began]
   transmission.disconnected = progress.disconnected
 }
 

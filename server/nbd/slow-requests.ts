@@ -33,6 +33,11 @@ export interface SlowLimits {
   readonly slowBytesMax: number
 }
 
+/** A request, which may be the rest of one that another process began: promises speak of what failed since as well. */
+export interface Begun extends DecodedRequest {
+  readonly since?: number | undefined
+}
+
 const NOTHING: OwnedPayload = { bytes: new Uint8Array(0), pooled: undefined }
 
 export class SlowRequests {
@@ -99,7 +104,7 @@ export class SlowRequests {
    * Takes a request on. The payload is owned from here, and given back in the end; the request is copied. `earlier`: it was
    * taken elsewhere before.
    */
-  start(request: DecodedRequest, payload: OwnedPayload = NOTHING, earlier?: MovedRequest): void {
+  start(request: Begun, payload: OwnedPayload = NOTHING, earlier?: MovedRequest): void {
     const own = { ...request }
     const { type: command, offset, length } = own
     const who: HoldRequest = { client: this.#client, command, offset, length, hold: earlier?.hold }
@@ -125,7 +130,7 @@ export class SlowRequests {
     })
   }
 
-  #move(request: DecodedRequest, payload: Uint8Array, number: number, ageMs: number, hold: Hold | undefined): void {
+  #move(request: Begun, payload: Uint8Array, number: number, ageMs: number, hold: Hold | undefined): void {
     if (this.#lost) return this.#forget(request)
     this.#moved.push({ request, payload: copyOf(payload, 0, payload.length), number, ageMs, hold })
   }
@@ -135,7 +140,7 @@ export class SlowRequests {
   }
 
   /** What came of it; undefined when it was dropped, or done for nobody; MOVED when the export was frozen. */
-  async #run(request: DecodedRequest, payload: Uint8Array, who: HoldRequest): Promise<Outcome | undefined> {
+  async #run(request: Begun, payload: Uint8Array, who: HoldRequest): Promise<Outcome | undefined> {
     const asks = request.type !== NBD_CMD_FLUSH && !changesImage(request.type)
     const told = asks && this.#export.recess.active ? await this.#recessOver() : DONE
     if (told === MOVED) return MOVED
@@ -182,7 +187,7 @@ export class SlowRequests {
   }
 
   /** undefined: dropped with its connection, before the kernel had it. */
-  async #change(request: DecodedRequest, payload: Uint8Array, who: HoldRequest): Promise<Outcome | undefined> {
+  async #change(request: Begun, payload: Uint8Array, who: HoldRequest): Promise<Outcome | undefined> {
     const { order, recess } = this.#export
     const turn = order.enter(request.offset, request.length)
     try {
@@ -208,19 +213,19 @@ export class SlowRequests {
     this.#export.dropped({ client: this.#client, command: type, errno: 0, offset, length })
   }
 
-  async #changeNow(request: DecodedRequest, payload: Uint8Array, who: HoldRequest): Promise<Outcome> {
+  async #changeNow(request: Begun, payload: Uint8Array, who: HoldRequest): Promise<Outcome> {
     const attempt = () => this.#attempt(request, payload)
     const outcome = await this.#export.space.run(attempt, () => this.#wanted(), who)
     if (outcome === DONE && who.command === NBD_CMD_WRITE) count(this.#export.counters, WRITTEN_BYTES_AT, who.length)
     return outcome
   }
 
-  #attempt(request: DecodedRequest, payload: Uint8Array): Promise<Outcome> {
-    const { type, offset, length } = request
+  #attempt(request: Begun, payload: Uint8Array): Promise<Outcome> {
+    const { type, offset, length, since } = request
     const durable = (request.flags & NBD_CMD_FLAG_FUA) !== 0
     const submit = async () => (this.#lost ? RESERVED : submitChange(this.#export.backend, request, payload, durable))
     const how = { durable, isTrim: type === NBD_CMD_TRIM, takesSpace: takesSpace(request) }
-    return attemptChange(this.#export, { offset, length, ...how, submit })
+    return attemptChange(this.#export, { offset, length, ...how, since, submit })
   }
 
   #other({ type, offset, length }: DecodedRequest): Promise<Outcome> {

@@ -7,6 +7,8 @@ import type { PayloadBudget } from './payload-budget.js'
 export interface StreamedWriteOptions {
   readonly served: Export
   readonly request: DecodedRequest
+  /** The epoch under which its first part landed, in another process. */
+  readonly since: number | undefined
   readonly answers: Answers
   readonly budget: PayloadBudget
   readonly client: string

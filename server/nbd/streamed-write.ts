@@ -66,8 +66,8 @@ export class StreamedWrite implements PayloadSink {
       this.#answerWhenWhole()
       return false
     }
-    const { served, stallTimeoutMs } = this.#options
-    this.#claim ??= new WriteClaim(served, this.#request, stallTimeoutMs, () => this.#silent())
+    const { served } = this.#options
+    this.#claim ??= new WriteClaim(this.#options, () => this.#silent())
     const mayWrite = this.#claim.isMyTurn && this.#pieces.length === 0
     const outcome = mayWrite ? writePieceNow(served, bytes, at, length, offset) : WOULD_BLOCK
     if (outcome !== WOULD_BLOCK) {
@@ -122,7 +122,7 @@ export class StreamedWrite implements PayloadSink {
     const { served, client } = this.#options
     const { type: command, offset: start, length } = this.#request
     const who = { client, command, offset: start, length, hold: undefined }
-    const write = () => writePiece(served, piece, offset, this.#durable, () => !this.#lost)
+    const write = () => writePiece(served, piece, offset, this.isDurable, () => !this.#lost)
     return served.space.run(write, () => this.#wanted(), who)
   }
 
@@ -132,7 +132,7 @@ export class StreamedWrite implements PayloadSink {
     return !this.#lost
   }
 
-  get #durable(): boolean {
+  get isDurable(): boolean {
     return (this.#request.flags & NBD_CMD_FLAG_FUA) !== 0
   }
 
@@ -146,10 +146,14 @@ export class StreamedWrite implements PayloadSink {
   #end(outcome: Outcome): void {
     const { served } = this.#options
     this.#claim?.finish(outcome === DONE)
-    if (outcome !== DONE || !this.#durable) return this.#tell(outcome)
+    if (outcome !== DONE || !this.isDurable) return this.#tell(outcome)
     this.#ending = true
-    const epoch = this.#claim?.epoch ?? served.durability.epoch
-    void syncPieces(served, this.#request.type, epoch).then((told) => this.#tell(told))
+    void syncPieces(served, this.#request.type, this.epoch).then((told) => this.#tell(told))
+  }
+
+  /** The epoch from which on it forgets no failure, wherever the rest lands. */
+  get epoch(): number {
+    return this.#claim?.epoch ?? this.#options.since ?? this.#options.served.durability.epoch
   }
 
   #tell(outcome: Outcome): void {
@@ -216,10 +220,9 @@ export class StreamedWrite implements PayloadSink {
   /** The server leaves: what storage has not been given yet, it will not be. What has come whole is finished. */
   drain(): void {
     if (this.#received === this.bytes || this.#told !== undefined) return
-    const refuse = () => {
+    this.#pieces.whenEmpty(() => {
       if (this.#told === undefined && !this.#lost) this.#end(SHUT_DOWN)
-    }
-    this.#pieces.whenEmpty(refuse)
+    })
   }
 
   /** The rest will not come. What has landed stays where it is, unanswered and unflushed, and is noted. */

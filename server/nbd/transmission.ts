@@ -55,6 +55,8 @@ export class Transmission {
   keeps = false
   /** True after NBD_CMD_DISC: nothing that follows is served. */
   disconnected = false
+  /** The epochs under which the next FUA WRITEs began in another process. */
+  began: number[] = []
   /** Why the last `serve` left bytes unserved: for an incomplete frame ('none'), for want of room, for fairness. */
   halt: Halt = 'none'
 
@@ -146,7 +148,12 @@ export class Transmission {
   /** Who takes the payload of the large request whose header lies at `at`; undefined for what brings none that counts. */
   openPayload(view: DataView, at: number): PayloadSink | undefined {
     const request = decodeRequest(view, at, this.#extended, emptyRequest())
-    return request.type === NBD_CMD_WRITE ? this.large.open(request) : undefined
+    return request.type === NBD_CMD_WRITE ? this.large.open(request, this.#since(request)) : undefined
+  }
+
+  /** Where a FUA WRITE was begun in another process; asked once for each. */
+  #since({ type, flags }: DecodedRequest): number | undefined {
+    return type === NBD_CMD_WRITE && (flags & NBD_CMD_FLAG_FUA) !== 0 ? this.began.shift() : undefined
   }
 
   /** Answers a request whose payload was too large to be kept, and was thrown away as it came. */
@@ -167,6 +174,7 @@ export class Transmission {
     if (refusal !== NBD_SUCCESS) this.answers.refuse(request, refusal)
     else if (this.#export.durability.unrecorded) this.answers.failed(request, EIO)
     else if (promisesDurability(request) && this.#export.durability.failure !== DONE) {
+      this.#since(request)
       this.answers.failed(request, this.#export.durability.failure)
     } else if (request.length === 0 && (request.type === NBD_CMD_READ || changesImage(request.type)))
       this.answers.done(request)
@@ -219,9 +227,11 @@ export class Transmission {
 
   #writeLater(request: DecodedRequest, bytes: Uint8Array, at: number): void {
     const { length } = request
+    const since = this.#since(request)
+    const begun = since === undefined ? request : { ...request, since }
     const pooled = this.#pooled
     this.keeps = pooled !== undefined
-    this.slow.start(request, pooled ? { bytes: bytes.subarray(at, at + length), pooled } : ownedCopy(bytes, at, length))
+    this.slow.start(begun, pooled ? { bytes: bytes.subarray(at, at + length), pooled } : ownedCopy(bytes, at, length))
   }
 
   #blockStatus(request: DecodedRequest, ownedFilter: Uint8Array): void {

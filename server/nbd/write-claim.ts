@@ -1,29 +1,30 @@
 // What a WRITE that comes in pieces holds from its first piece to its end: its turn among overlapping changes, and its marks.
 // Law: nothing counts as cleared before all of it is done, under the epoch in which it began.
-import type { DecodedRequest } from 'nbd-protocol'
 import type { Change } from '../exports/durable-record.js'
 import type { Export } from '../exports/export.js'
 import type { Turn } from '../exports/write-order.js'
 import { count, IN_FLIGHT_AT } from '../observe/counters.js'
 import { Silence } from './silence.js'
+import type { StreamedWriteOptions } from './streamed-write-options.js'
 
 export class WriteClaim {
   readonly #export: Export
   readonly #turn: Turn
   readonly #change: Change
   readonly #silence: Silence
-  /** Failures of the export when it began. */
+  /** Failures of the export when it began, wherever that was. */
   readonly epoch: number
   isMyTurn: boolean
 
   /** `silent` is called when `touch` was not for so long. */
-  constructor(served: Export, { offset, length }: DecodedRequest, silentMs: number, silent: () => void) {
+  constructor({ served, request, since, stallTimeoutMs }: StreamedWriteOptions, silent: () => void) {
+    const { offset, length } = request
     this.#export = served
     this.#turn = served.order.enter(offset, length)
     this.isMyTurn = this.#turn.ahead === undefined
     this.#change = served.durability.begin(offset, length)
-    this.epoch = served.durability.epoch
-    this.#silence = new Silence(silentMs, silent)
+    this.epoch = since ?? served.durability.epoch
+    this.#silence = new Silence(stallTimeoutMs, silent)
     count(served.counters, IN_FLIGHT_AT)
   }
 

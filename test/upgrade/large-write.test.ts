@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { NBD_CMD_FLAG_FUA, NBD_EIO } from 'nbd-protocol'
 import { imageAt } from '../support/controlled.js'
 import { attach, KIB, lastFirst, MIB, type Scope } from '../support/faults.js'
 import { noReadData, pattern } from '../support/large-writes.js'
@@ -101,5 +102,39 @@ for (const [what, sentBytes] of [
     const server = await serverOf(scope)
     assert.equal((await server.ctl('release', 'disk')).code, 0)
     await landBoth(scope, server, 'simple', 12 * MIB, sentBytes, true)
+  })
+}
+
+for (const [when, sentBytes, failsBefore] of [
+  ['before', 3 * MIB, true],
+  ['behind', 3 * MIB, false],
+  ['behind', LENGTH - 100 * KIB, false],
+] as const) {
+  test(`a sync that failed ${when} the upgrade fails a FUA WRITE of which ${sentBytes} bytes had come, though an operator has resumed`, async (t) => {
+    const scope = lastFirst(t)
+    const server = await serverOf(scope)
+    const client = await RawClient.enter(join(server.folder, 'other'), 'simple')
+    scope.after(() => client.vanish())
+    const good = await attach(server.candor.uris[0] ?? '')
+    const fail = async () => {
+      assert.ok((await server.ask({ command: 'inject', name: 'disk', words: ['flush:EIO,count=1'] })).ok)
+      await assert.rejects(good.flush())
+      assert.equal((await server.ctl('resume', 'disk')).code, 0)
+    }
+    const payload = pattern(LENGTH, 7)
+    const frame = writeRequest('simple', 5n, OFFSET, payload, NBD_CMD_FLAG_FUA)
+    await client.send(frame.subarray(0, sentBytes))
+    const last = Math.floor((sentBytes - 28) / (256 * KIB)) * 256 * KIB - 1
+    while ((await good.read(OFFSET + last, 1))[0] !== payload[last]);
+    if (failsBefore) await fail()
+    await server.upgrade()
+    if (!failsBefore) await fail()
+    await client.send(frame.subarray(sentBytes))
+    const reply = await client.reply(noReadData)
+    assert.deepEqual([reply?.cookie, reply?.error], [5n, NBD_EIO], 'what landed first may be lost')
+    await client.send(writeRequest('simple', 6n, OFFSET, payload.subarray(0, KIB), NBD_CMD_FLAG_FUA))
+    assert.equal((await client.reply(noReadData))?.error, 0, 'what began since is not its affair')
+    await good.disconnect()
+    assert.equal((await server.stop()).code, 0)
   })
 }
