@@ -18,7 +18,6 @@ export class Connection implements ByteSink {
   readonly #receive: ReceiveBuffer
   readonly #transport: Transport
   readonly #transmission: Transmission
-  readonly #extended: boolean
   /** Bytes of the export as the client was told. */
   readonly size: number
   readonly #stay: Stay
@@ -40,7 +39,6 @@ export class Connection implements ByteSink {
     this.#lost = lossOf(options.progress)
     const { replyStyle: style, contexts } = established
     const extended = style === 'extended'
-    this.#extended = extended
     const [transmission, leaving] = [() => this.#transmission, () => this.#leaveWhenDone()]
     const stalled = () => this.#stalled()
     this.#receive = new ReceiveBuffer(new Frames({ transmission, extended, limits, budget, leaving, stalled }))
@@ -53,8 +51,8 @@ export class Connection implements ByteSink {
     this.#transport = new Transport(socketOn(fd, this), events, budget)
     const terms = termsFor(served, established, options.size)
     this.size = terms.size
-    const calls = { onRoom: this.#onRoom, peerGone: () => this.#peerGone(), stalled }
     const { batch } = this.#transport
+    const calls = { onRoom: this.#onRoom, peerGone: () => this.#peerGone(), stalled }
     this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, budget, client, ...calls })
     this.#stay = new Stay(this.#receive, this.#transport, this.#transmission.answers.latency)
   }
@@ -186,7 +184,8 @@ export class Connection implements ByteSink {
   }
 
   get #lastWords(): LastWords {
-    return { disconnected: this.#transmission.disconnected, extended: this.#extended, waiting: this.#receive.rest }
+    const extended = this.#options.established.replyStyle === 'extended'
+    return { disconnected: this.#transmission.disconnected, extended, waiting: this.#receive.rest }
   }
 
   /** Behind NBD_CMD_DISC, read ahead and not served yet, the peer still waits for its replies. */
@@ -234,6 +233,7 @@ export class Connection implements ByteSink {
   #end(fault: ConnectionFault['fault'] | undefined): void {
     if (this.#ended) return
     this.#ended = true
+    this.#options.budget.withdraw(this.#onRoom)
     if (fault !== undefined) this.#options.onFault({ phase: 'transmission', fault })
     this.#transport.close()
   }

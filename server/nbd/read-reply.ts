@@ -35,13 +35,13 @@ export async function readUnharmed(
     const reply = await readReply(served.backend, style, request)
     // Write-back may have failed, and these bytes have become suspect, before or while they were read.
     durability.readBack(request.offset, request.length)
-    if (served.firstSuspect(request.offset, request.length) !== undefined) return EIO
+    const isHarmed = served.firstSuspect(request.offset, request.length) !== undefined
     if (typeof reply === 'number') {
       // Data that are missing may be data that somebody truncated away: then all of them are suspect from here on.
       served.inspect()
-      return reply
+      return isHarmed ? EIO : reply
     }
-    if (durability.epoch === epoch || !wanted()) return reply
+    if (!isHarmed && (durability.epoch === epoch || !wanted())) return reply
     if (reply.pooled !== undefined) giveBuffer(reply.pooled)
   }
 }

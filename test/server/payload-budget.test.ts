@@ -133,6 +133,29 @@ describe('the budget for payload', { timeout: 60_000 }, () => {
     assert.ok(Buffer.from(await large).equals(payload))
   })
 
+  test('is no longer waited for by one that was disconnected, though its last replies are not taken yet', async () => {
+    const served = await disk({ payloadBytesMax: 24 * MIB, replyBacklogMax: 64 * MIB })
+    const deaf = await rawClient(served)
+    deaf.socket.pause()
+    await deaf.send(request('simple', { type: NBD_CMD_READ, cookie: 1n, length: 16 * MIB }))
+    await deaf.send(request('simple', { type: NBD_CMD_READ, cookie: 2n, length: 16 * MIB }))
+    const { counters } = served.server.served
+    await until(() => counters[REQUESTS_AT + NBD_CMD_READ] === 1)
+    const [waiting] = served.server.host.connectionsOf(served.server.served)
+    const [good, small] = [await served.server.client(), await served.server.client()]
+    after(() => Promise.all([good.disconnect(), small.disconnect()]))
+    let isRead = false
+    const large = good.read(0, LARGE).then((data) => {
+      isRead = true
+      return data
+    })
+    assert.equal((await small.read(0, 4 * KIB)).length, 4 * KIB)
+    assert.equal(isRead, false)
+    waiting?.destroy()
+    assert.equal((await large).length, LARGE)
+    assert.equal(served.server.server.connections, 3, 'it had to be gone before')
+  })
+
   test('is waited for once by a connection that was frozen while it waited, and goes on after all', async () => {
     const served = await disk({ payloadBytesMax: MIB })
     const deaf = await rawClient(served)
