@@ -57,12 +57,13 @@ export function replyError(
   }
   const message = errorMessage(text)
   const at = batch.reserve(errorChunkBytes(message))
-  batch.commit(encodeErrorChunk(batch.view, at, style, request, error, message, errorOffset))
+  const end = encodeErrorChunk(batch.view, at, style, request, error, message, errorOffset)
   if (style === 'extended' && request.offset === SATURATED) {
     // An offset that no number holds was refused, and is repeated to the letter all the same.
     batch.view.setUint32(at + EXTENDED_OFFSET_AT, request.offsetHigh)
     batch.view.setUint32(at + EXTENDED_OFFSET_AT + 4, request.offsetLow)
   }
+  batch.commit(end)
 }
 
 /** Bytes in front of a READ's data. */

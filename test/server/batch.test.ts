@@ -1,7 +1,7 @@
 // An error in the middle of a batch of 64 requests is nobody else's: raw bytes in one segment, every reply counted.
 import assert from 'node:assert/strict'
 import { connect } from 'node:net'
-import { describe, test } from 'node:test'
+import { after, describe, test } from 'node:test'
 import {
   type Client,
   encodeInfoRequest,
@@ -9,6 +9,7 @@ import {
   encodeRequest,
   NBD_CMD_READ,
   NBD_CMD_WRITE,
+  NBD_EINVAL,
   NBD_ENOSPC,
   NBD_OPT_GO,
   NBD_SIMPLE_REPLY_MAGIC,
@@ -16,6 +17,8 @@ import {
 } from 'nbd-protocol'
 import { ENOSPC, type FaultPlan, WOULD_BLOCK } from '../../backends/index.js'
 import { faulty } from '../support/faulty-disk.js'
+import { request } from '../support/raw-bytes.js'
+import { RawClient } from '../support/raw-client.js'
 
 const BLOCK = 4096
 const BATCH = 64
@@ -109,3 +112,20 @@ async function contentIsRight(client: Client, failed: number): Promise<void> {
   }
   await client.disconnect()
 }
+
+test('an offset that no number holds comes back to the letter, also in the reply that makes a batch full', async () => {
+  const disk = await faulty()
+  const client = await RawClient.enter(disk.server.path, 'extended')
+  after(() => client.vanish())
+  const full = 256 << 10
+  const header = 40
+  const offset = 2n ** 63n + 5n
+  for (const room of [1, 32, 40, 60, header + 100]) {
+    const good = request('extended', { type: NBD_CMD_READ, cookie: 1n, length: full - header - room })
+    const bad = request('extended', { type: NBD_CMD_READ, cookie: 2n, offset, length: 1 })
+    await client.send(Buffer.concat([good, bad]))
+    assert.equal((await client.reply(() => 0))?.payload.length, full - 32 - room)
+    const reply = await client.reply(() => 0)
+    assert.deepEqual([reply?.cookie, reply?.error, reply?.offset], [2n, NBD_EINVAL, offset], `${room} bytes of room`)
+  }
+})
