@@ -6,14 +6,21 @@ import type { ListenAddress, Listener } from './nbd/listen.js'
 import type { NbdServerOptions } from './nbd/nbd-options.js'
 import { NbdServer } from './nbd/server.js'
 import type { TlsUpgrade } from './nbd/tls.js'
+import { Tunnels } from './nbd/tunnel.js'
 import { VhostUserServer, type VhostUserServerOptions } from './vhost-user/server.js'
 
 export class FrontEnds implements HostEvents {
+  /** Secured clients, whose bytes go through this process to the end. */
+  readonly tunnels = new Tunnels()
   readonly nbd: NbdServer
   readonly vhostUser: VhostUserServer
 
   constructor(options: NbdServerOptions & Pick<VhostUserServerOptions, 'guestLeft'>) {
-    this.nbd = new NbdServer({ ...options, elsewhere: (exportName) => this.vhostUser.sessionsOf(exportName) })
+    this.nbd = new NbdServer({
+      ...options,
+      tunnels: this.tunnels,
+      elsewhere: (exportName) => this.vhostUser.sessionsOf(exportName),
+    })
     this.vhostUser = new VhostUserServer({
       ...options,
       nextConnection: () => this.nbd.nextConnection(),
@@ -85,8 +92,9 @@ export class FrontEnds implements HostEvents {
     this.vhostUser.drain()
   }
 
-  /** Ends every handshake. */
-  finish(): void {
+  /** Ends every handshake; settles when secured clients have taken their last replies, or it is too late. */
+  async finish(deadline = 0): Promise<void> {
     this.nbd.finish()
+    await this.tunnels.closed(deadline)
   }
 }

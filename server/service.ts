@@ -204,15 +204,15 @@ class Service implements RunningService {
     const { hosts } = this.#desk
     for (const host of hosts) host.drain()
     const timeoutMs = this.#config.limits.shutdownTimeoutMs
+    const deadline = performance.now() + timeoutMs
     // One at least where the thread itself stands still.
     const finish = async (host: IoHost) => (await unlessStalled(host, host.finish(timeoutMs)))?.unanswered ?? 1
-    const unanswered = await Promise.all(hosts.map(finish))
-    const left = unanswered.reduce((sum, each) => sum + each, 0)
+    const left = (await Promise.all(hosts.map(finish))).reduce((sum, each) => sum + each, 0)
     if (left > 0) this.#log.error({ unanswered: left }, 'stopped with requests that storage has not answered')
-    this.#frontEnds.finish()
+    const told = this.#frontEnds.finish(deadline)
     const synced = await Promise.all(hosts.map((host) => host.sync()))
     if (!synced.includes(false) && left === 0) this.#around.store?.dropAll()
-    await this.#close()
+    await Promise.all([told, this.#close()])
     return { synced: !synced.includes(false) }
   }
 

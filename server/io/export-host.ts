@@ -20,7 +20,7 @@ import { READING_COMMANDS } from '../observe/http-messages.js'
 import { VhostUserSessions } from '../vhost-user/sessions.js'
 import type { ExportHostOptions } from './export-host-options.js'
 import { finalSync } from './final-sync.js'
-import { type FrozenHost, inFlightOf, type Resumed, resume, type Served, untilIdle } from './freezing.js'
+import { type FrozenHost, finish, inFlightOf, type Resumed, resume, type Served, untilIdle } from './freezing.js'
 import { followGrowth } from './growth.js'
 import { HostRest } from './host-rest.js'
 import type { AttachOrder, EndedFault, ExportFace, IoHost, Removal, RemovalKind, VhostUserOrder } from './io-host.js'
@@ -230,12 +230,8 @@ export class ExportHost implements IoHost {
     return [...this.#connections.values()].filter(({ served }) => served === entry)
   }
 
-  async finish(timeoutMs: number): Promise<{ unanswered: number }> {
-    const connections = () => [...this.#connections.values()]
-    await untilIdle([...this.#registry], connections, timeoutMs)
-    const unanswered = connections().reduce(inFlightOf, 0)
-    for (const connection of connections()) connection.destroy()
-    return { unanswered }
+  finish(timeoutMs: number): Promise<{ unanswered: number }> {
+    return finish([...this.#registry], this.#connections, timeoutMs)
   }
 
   async sync(): Promise<boolean> {

@@ -1,5 +1,6 @@
 // How the exports of a thread come to rest, so that another process can go on with them. Law: while they are frozen nothing
 // is begun and nothing is answered; each request that was taken is done by then, or begins anew afterwards, in order.
+import { setTimeout as pause } from 'node:timers/promises'
 import { NoDescriptorError } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { freezeExport } from '../exports/moving.js'
@@ -66,7 +67,7 @@ export async function freeze(host: Freezable, timeoutMs: number): Promise<Frozen
     const busy = busyNames(host)
     if (busy.length === 0) break
     if (performance.now() >= deadline) return { kind: 'busy', exports: busy }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    await pause(POLL_MS)
   }
   const moved = new Map<string, MovedExport>()
   for (const [name, { moved: take }] of host.opened) {
@@ -92,7 +93,7 @@ async function letGuestsGo({ connections }: Freezable, deadline: number): Promis
   const guests = [...connections.values()].filter((each) => !(each instanceof Connection))
   for (const guest of guests) guest.drain()
   while (guests.some(({ isBusy }) => isBusy) && performance.now() < deadline) {
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    await pause(POLL_MS)
   }
   for (const guest of guests) guest.destroy()
 }
@@ -140,7 +141,7 @@ export async function untilIdle(
   const deadline = performance.now() + timeoutMs
   while (isBusy(entries, connections())) {
     if (performance.now() >= deadline) return false
-    await new Promise((resolve) => setTimeout(resolve, FINISH_POLL_MS))
+    await pause(FINISH_POLL_MS)
   }
   return true
 }
@@ -148,4 +149,19 @@ export async function untilIdle(
 /** For sums of requests without an answer. */
 export function inFlightOf(sum: number, { inFlight }: Served): number {
   return sum + inFlight
+}
+
+/** Waits for what is in flight, and ends all connections. Of their ends the main thread tells secured clients: it has to find them. */
+export async function finish(
+  entries: Iterable<Export>,
+  connections: ReadonlyMap<number, Served>,
+  timeoutMs: number,
+): Promise<{ unanswered: number }> {
+  const deadline = performance.now() + timeoutMs
+  await untilIdle(entries, () => connections.values(), timeoutMs)
+  const all = [...connections.values()]
+  const unanswered = all.reduce(inFlightOf, 0)
+  for (const connection of all) connection.destroy()
+  while (connections.size > 0 && performance.now() < deadline) await pause(FINISH_POLL_MS)
+  return { unanswered }
 }

@@ -3,12 +3,12 @@
 import type { Socket } from 'node:net'
 import { duplicateDescriptor } from '../../backends/index.js'
 import { plainDescriptor } from './adopt-socket.js'
-import { throughTunnel } from './tunnel.js'
+import { Tunnels } from './tunnel.js'
 
-/** Takes the descriptor out of a socket, which is of no more use; the caller closes it. */
-export function descriptorOf(socket: Socket): number {
+/** Takes the descriptor out of a socket, which is of no more use, or stays among `tunnels`; the caller closes it. */
+export function descriptorOf(socket: Socket, tunnels: Tunnels = new Tunnels()): number {
   const fd = plainDescriptor(socket)
-  if (fd === undefined) return throughTunnel(socket)
+  if (fd === undefined) return tunnels.through(socket)
   const copy = duplicateDescriptor(fd)
   socket.on('error', () => {})
   socket.destroy()

@@ -5,6 +5,7 @@ import type { Log } from '../observe/log.js'
 import type { ConnectionLimits } from './connection-options.js'
 import type { ReceptionLimits } from './reception.js'
 import type { TlsMode, TlsUpgrade } from './tls.js'
+import type { Tunnels } from './tunnel.js'
 
 export interface NbdLimits extends ConnectionLimits, ReceptionLimits {
   /** One more is closed as soon as it is accepted. */
@@ -22,6 +23,8 @@ export interface NbdServerOptions {
   readonly log: Log
   readonly tlsMode?: TlsMode
   readonly tls?: TlsUpgrade | undefined
+  /** Where secured clients go when their handshake is done. */
+  readonly tunnels?: Tunnels
   /** Sessions at an export that came in by other doors. */
   readonly elsewhere?: (exportName: string) => number
   /** An export has another size in the directory. */

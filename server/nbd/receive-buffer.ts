@@ -54,8 +54,8 @@ export class ReceiveBuffer {
     this.#lent = this.#room
     if (this.#lent === 'frame' && this.#frame !== undefined) return this.#frame.target
     if (this.#lent === 'feed' && this.#feed !== undefined) return this.#feed.target
-    // Behind one large frame most likely comes another: its header alone is read, and nothing of its payload copied.
-    return this.#large ? slabTarget.subarray(0, this.#sink.headerBytes) : slabTarget
+    // Behind one large frame, unless it waits, most likely comes another: its header alone is read, no payload copied.
+    return this.#large && this.#waiting === undefined ? slabTarget.subarray(0, this.#sink.headerBytes) : slabTarget
   }
 
   get #room(): 'slab' | 'frame' | 'feed' {

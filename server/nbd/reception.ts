@@ -10,6 +10,7 @@ import { descriptorOf } from './hand-over.js'
 import type { Established, Peer } from './negotiation.js'
 import { clientSubject, type TlsUpgrade } from './tls.js'
 import { Transport } from './transport.js'
+import type { Tunnels } from './tunnel.js'
 
 export interface ReceptionLimits extends HandshakeLimits {
   /** From accept to the end of the handshake. */
@@ -30,6 +31,8 @@ export interface ReceptionOptions {
   readonly host: HandshakeHost
   /** undefined: NBD_OPT_STARTTLS is refused by the host. */
   readonly tls: TlsUpgrade | undefined
+  /** Where a secured socket goes when its handshake is done. */
+  readonly tunnels: Tunnels | undefined
   readonly limits: ReceptionLimits
   readonly onFault: (fault: ConnectionFault) => void
   /** The socket is closed, and no handshake was completed. */
@@ -134,7 +137,7 @@ export class Reception implements ByteSink {
   /** Without a descriptor to spare the connection ends here, and with it nothing else. */
   #descriptorOf(socket: Socket): number | undefined {
     try {
-      return descriptorOf(socket)
+      return descriptorOf(socket, this.#options.tunnels)
     } catch (error) {
       if (!(error instanceof NoDescriptorError)) throw error
       this.#options.onFault({ phase: 'handshake', fault: error })

@@ -137,12 +137,11 @@ export class NbdServer implements HostEvents {
   }
 
   #accept(accepted: Socket): void {
-    const { counters, directory, limits, tlsMode = 'off' } = this.#options
+    const { counters, directory, limits, tunnels, tlsMode = 'off' } = this.#options
     const { remoteAddress: address, remotePort: port } = accepted
     const peer: Peer = { address, port, secured: false, subject: undefined }
     if (this.#refuses(peer)) return this.#turnAway(accepted, { ...whoIs(peer), connections: this.#guests.size })
-    const connection = this.nextConnection()
-    const guest = newGuest(peer)
+    const [connection, guest] = [this.nextConnection(), newGuest(peer)]
     const desk: Desk = {
       directory,
       tls: tlsMode,
@@ -156,6 +155,7 @@ export class NbdServer implements HostEvents {
         peer,
         host: handshakeHost(desk, peer),
         tls: this.#tls,
+        tunnels,
         limits,
         onFault: (fault) => this.connectionFaulted(connection, tellable(fault)),
         onEnd: () => this.connectionEnded(connection),

@@ -1,6 +1,7 @@
 // A secured connection whose export lives in another thread: its keys stay here, and it speaks through a pair of
 // sockets. Law: a buffer goes back to the pool when nobody reads it any more, and a client that takes nothing holds two.
 import type { Socket } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
 import { hungUp, socketIo, socketPair } from '../../backends/index.js'
 import { type AdoptedSocket, type ByteSink, socketOn } from './adopt-socket.js'
 import { giveBuffer, takeBuffer } from './buffer-pool.js'
@@ -13,26 +14,34 @@ const CLOSED = 2
 const PIECE_BYTES = 128 << 10
 /** Replies that the client's socket has not taken: one on its way, and one to go on with. */
 const PIECES_MAX = 2
+const POLL_MS = 20
 
 /** All tunnels read into it first, so that an idle one holds no buffer. */
 const slab = Buffer.allocUnsafeSlow(16 << 10)
 
-let tunnels = 0
+/** The secured sockets of one front end that speak through this process. */
+export class Tunnels {
+  #open = 0
 
-/** Secured sockets that speak through this process. */
-export function openTunnels(): number {
-  return tunnels
-}
+  get open(): number {
+    return this.#open
+  }
 
-/** The descriptor that speaks for the secured socket from here on. @throws NoDescriptorError */
-export function throughTunnel(secured: Socket): number {
-  const [near, far] = socketPair()
-  tunnels += 1
-  secured.once('close', () => {
-    tunnels -= 1
-  })
-  new Tunnel(secured, near)
-  return far
+  /** The descriptor that speaks for the secured socket from here on. @throws NoDescriptorError */
+  through(secured: Socket): number {
+    const [near, far] = socketPair()
+    this.#open += 1
+    secured.once('close', () => {
+      this.#open -= 1
+    })
+    new Tunnel(secured, near)
+    return far
+  }
+
+  /** Waits until every client has its last replies, or that time has come. */
+  async closed(deadline: number): Promise<void> {
+    while (this.#open > 0 && performance.now() < deadline) await pause(POLL_MS)
+  }
 }
 
 class Tunnel implements ByteSink {

@@ -5,7 +5,6 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { FrontEnds } from '../front-ends.js'
 import type { IoHost } from '../io/io-host.js'
 import type { ReadyGuest } from '../nbd/guest.js'
-import { openTunnels } from '../nbd/tunnel.js'
 import type { Log } from '../observe/log.js'
 import type { Successor } from './successor.js'
 
@@ -57,9 +56,9 @@ export async function leave(successor: Successor, parts: Leaving): Promise<void>
   successor.channel.mention({ kind: 'announced', stays })
   const rest = Promise.all([parts.closeDoors(), ...hosts.map((host) => host.abandon())])
   await withPatience(rest)
-  const tunnels = openTunnels()
+  const tunnels = frontEnds.tunnels.open
   if (tunnels > 0)
     log.info({ connections: tunnels }, 'TLS connections go on through this process, which stays for them')
-  while (nbd.handshakes > 0 || openTunnels() > 0) await pause(POLL_MS)
+  while (nbd.handshakes > 0 || frontEnds.tunnels.open > 0) await pause(POLL_MS)
   await parts.endLog()
 }

@@ -29,9 +29,9 @@ class SlowTaker implements PayloadSink {
   }
 }
 
-test('large WRITEs that came in one piece are handed on whole, however often they have to wait', () => {
-  const takers: SlowTaker[] = []
-  const sink: FrameSink = {
+/** Serves whole frames, and hands large payloads on. */
+function sinkOf(own: Partial<FrameSink>): FrameSink {
+  return {
     frameBytesMax: 32 * MIB + HEADER_BYTES,
     headerBytes: HEADER_BYTES,
     streams: true,
@@ -41,12 +41,48 @@ test('large WRITEs that came in one piece are handed on whole, however often the
     serve: (_bytes, _view, at) => at,
     hold: () => undefined,
     refuseOversize: () => assert.fail('nothing is too large'),
+    openPayload: () => assert.fail('no payload is handed on'),
+    ...own,
+  }
+}
+
+test('behind a header that waits, much is read at once, though the frame before it had a buffer of its own', () => {
+  let halted = false
+  const serve: FrameSink['serve'] = (_bytes, view, at, end) =>
+    halted || end - at < HEADER_BYTES + 128 * KIB ? at : at + frameSize(view, at, false)
+  const sink: FrameSink = {
+    ...sinkOf({ serve }),
+    get halted() {
+      return halted
+    },
+  }
+  const receive = new ReceiveBuffer(sink)
+  const come = (bytes: Uint8Array) => {
+    const { target } = receive
+    assert.ok(target.length >= bytes.length, `room for ${target.length} bytes`)
+    target.set(bytes)
+    receive.arrived(bytes.length)
+  }
+  const large = writeRequest('simple', 1n, 0, pattern(128 * KIB, 1))
+  come(large.subarray(0, 80 * KIB))
+  come(large.subarray(80 * KIB))
+  assert.equal(receive.target.length, HEADER_BYTES)
+  halted = true
+  come(writeRequest('simple', 2n, 0, pattern(2 * MIB, 2)).subarray(0, HEADER_BYTES))
+  assert.ok(receive.waiting)
+  come(pattern(MIB, 3))
+  assert.equal(receive.ahead, HEADER_BYTES + MIB)
+})
+
+test('large WRITEs that came in one piece are handed on whole, however often they have to wait', () => {
+  const takers: SlowTaker[] = []
+  const sink = sinkOf({
     openPayload: (view, at) => {
       const taker = new SlowTaker(frameSize(view, at, false) - HEADER_BYTES)
       takers.push(taker)
       return taker
     },
-  }
+  })
   const receive = new ReceiveBuffer(sink)
   const payloads = [MIB + 64 * KIB, MIB + 128 * KIB, MIB + 256 * KIB].map((length, index) => pattern(length, index + 1))
   const sent = Buffer.concat(payloads.map((payload, index) => writeRequest('simple', BigInt(index), 0, payload)))

@@ -10,6 +10,9 @@ import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'n
 import { OPT, REP } from './conformance-numbers.js'
 import { FLAGS, GREETING, hex, infoData, option, type Raw, raw } from './raw-bytes.js'
 
+/** For a record of 16 KiB at most. */
+const RECORD_PAUSE_MS = 3
+
 export interface OptionAnswer {
   readonly type: number
   readonly data: Buffer
@@ -178,6 +181,15 @@ export class TlsSession {
   readOn(): void {
     this.plain.resume()
     this.#stream.resume()
+  }
+
+  /** Reads on, a record of TLS at a time, with a pause behind each: some MiB in a second. */
+  readSlowly(): void {
+    this.readOn()
+    this.#stream.on('data', () => {
+      this.#stream.pause()
+      setTimeout(() => this.#stream.resume(), RECORD_PAUSE_MS)
+    })
   }
 
   /** Asserts that the server ends the connection without another byte. */

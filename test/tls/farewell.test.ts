@@ -1,7 +1,9 @@
 // How a secured connection ends that the server has ended. Law: a client that is silent then, or takes nothing, keeps nothing
 // of the server; one that takes its last replies gets all of them.
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
+import { connect } from 'node:net'
 import { after, describe, test } from 'node:test'
 import { askServer } from '../../server/cli/ask-server.js'
 import type { Session } from '../../server/nbd/guest.js'
@@ -16,6 +18,7 @@ import { makeTlsMaterial, TLS_PROGRAMS } from '../support/tls-material.js'
 import { serveTls, untilMetrics } from '../support/tls-server.js'
 
 const READ = 0
+const ESHUTDOWN = 108
 const DISC = 2
 const CLIENTS = 3
 /** Of a secured client: its own, and the pair that leads to the export's thread. */
@@ -32,6 +35,19 @@ const reads = (count: number) =>
   Array.from({ length: count }, (_, index) =>
     request('simple', { type: READ, cookie: BigInt(index), offset: index * MIB, length: MIB }),
   )
+
+/** Waits until nobody is let in any more. */
+async function untilRefused(port: number): Promise<void> {
+  for (;;) {
+    const socket = connect(port, '127.0.0.1')
+    const isRefused = await once(socket, 'connect').then(
+      () => false,
+      () => true,
+    )
+    socket.destroy()
+    if (isRefused) return
+  }
+}
 
 if (skip === false) {
   const material = makeTlsMaterial({ after })
@@ -98,5 +114,29 @@ if (skip === false) {
         await session.take(MIB)
       }
     })
+  })
+
+  test('at a stop a secured client that takes its replies slowly gets all of them, each whole', {
+    timeout: WATCHDOG_MS,
+  }, async (scope) => {
+    const { candor, port } = await serveTls(scope, '64M', '--tls-dir', material.server)
+    const session = await TlsSession.enter(port, trusting)
+    scope.after(() => session.leave())
+    session.stopReading()
+    session.send(...reads(8))
+    await untilMetrics(candor, (metrics) => (metrics.get(READ_BYTES) ?? 0) >= 2 * MIB, 'replies on their way')
+    candor.kill('SIGTERM')
+    await untilRefused(port)
+    session.readSlowly()
+    const answered = new Set<bigint>()
+    for (let index = 0; index < 8; index++) {
+      const { error, cookie } = await session.simpleReply()
+      assert.ok(error === 0 || error === ESHUTDOWN, `reply ${cookie}: error ${error}`)
+      if (error === 0) await session.take(MIB)
+      answered.add(cookie)
+    }
+    assert.equal(answered.size, 8)
+    await session.closes()
+    assert.equal((await candor.ended).code, 0)
   })
 } else test('the end of secured connections', { skip })
