@@ -49,6 +49,10 @@ export class VhostUserConnection {
       before,
       onBroken: (index, reason) => this.#ringBroke(index, reason),
       onChannel: (descriptor) => this.#takeChannel(descriptor),
+      // A front-end that came again has not asked, and QEMU makes nothing of a change while its device is not started.
+      onStarted: () => {
+        if (device.sizeTold !== device.size) this.configChanged()
+      },
     })
     this.#socket = new FdSocket(fd, {
       arrived: (data, descriptors) => this.#guarded(() => this.#arrived(data, descriptors)),

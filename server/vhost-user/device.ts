@@ -35,6 +35,8 @@ const SEGMENT_BYTES_MAX = 256 << 10
 const SEGMENTS_MAX = 126
 /** Bytes of data in one request, as NBD's largest; a guest that keeps to the configuration never gets there. */
 export const REQUEST_BYTES_MAX = 32 << 20
+/** Of the capacity, at the beginning of the configuration space. */
+const CAPACITY_BYTES = 8
 /** Of one DISCARD or WRITE_ZEROES. */
 export const DISCARD_SEGMENTS_MAX = 16
 export const DISCARD_SECTORS_MAX = 2 ** 31 / VIRTIO_BLK_SECTOR_BYTES
@@ -60,6 +62,8 @@ export class BlockDevice {
   knowsCache = false
   /** The front-end was told in this session whether the cache is on: a driver that starts now hears it from there. */
   hasToldCache = false
+  /** Bytes that the front-end was told in this session; undefined when it has not asked. */
+  sizeTold: number | undefined
 
   constructor(served: Export) {
     this.served = served
@@ -110,6 +114,7 @@ export class BlockDevice {
       config: (offset, size) => {
         const at = VIRTIO_BLK_CONFIG_WRITEBACK_AT
         if (offset <= at && at < offset + size) this.hasToldCache = true
+        if (offset < CAPACITY_BYTES) this.sizeTold = this.size
         return encodeBlockConfig(this.#config()).subarray(offset, offset + size)
       },
     }

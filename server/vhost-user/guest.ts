@@ -31,6 +31,8 @@ export interface GuestOptions {
   readonly before: Promise<unknown>
   readonly onBroken: (index: number, reason: string) => void
   readonly onChannel: (descriptor: number) => void
+  /** The first of the rings runs: the device is started. */
+  readonly onStarted: () => void
 }
 
 function refused(reason: string): Result {
@@ -132,7 +134,7 @@ export class Guest {
   #start({ index, size, base, addresses, kick, call }: RingSetup): Result {
     if (kick === undefined) return POLLING
     if (this.#draining) return refused('the server leaves')
-    const { device, client, limits, onBroken } = this.#options
+    const { device, client, limits, onBroken, onStarted } = this.#options
     const [memory, patience, copies] = [this.#memory, this.#patience, this.#copies]
     const { descriptor: descriptors, available: driver, used } = addresses
     const inflight = this.#log?.regionOf(index)
@@ -155,6 +157,7 @@ export class Guest {
     )
     if (typeof ring === 'number') return refused(`ring ${index} cannot be served: ${errnoName(ring)}`)
     this.#rings.set(index, ring)
+    if (this.#rings.size === 1) onStarted()
     return DONE
   }
 

@@ -52,6 +52,13 @@ export class Conversation {
     }
   }
 
+  /** The messages that have come, and nobody has heard yet. */
+  heardNow(): Frame[] {
+    const frames: Frame[] = []
+    for (let frame = this.#stream.next(); frame !== undefined; frame = this.#stream.next()) frames.push(frame)
+    return frames
+  }
+
   /** Resolves when the back-end has closed the connection. */
   async untilEnded(): Promise<void> {
     while (!this.ended) assert.equal(await this.heard(), undefined)
