@@ -16,9 +16,6 @@
 #include "fd-outbox.h"
 #include "napi-door.h"
 
-/* Pieces that one turn of the loop reads of one socket. */
-#define PIECES_TURN_MAX 16
-
 struct fd_socket {
   uv_poll_t poll; /* first: the handle is the socket */
   int fd;
@@ -64,7 +61,7 @@ static void end(struct fd_socket *socket, int error) {
   tell(socket, 0, NULL, error);
 }
 
-/* False when there is nothing more to read now. */
+/* One piece. False when there is nothing more to read now. */
 static bool receive(struct fd_socket *socket) {
   struct fd_list list;
   const ssize_t got = fd_message_receive(socket->fd, socket->slab, socket->room, &list);
@@ -98,10 +95,8 @@ static void on_event(uv_poll_t *handle, int status, int events) {
     }
     if (!socket->closing) watch(socket);
   }
-  if (!(events & UV_READABLE)) return;
-  for (int piece = 0; piece < PIECES_TURN_MAX && !socket->ended && !socket->closing; piece++) {
-    if (!receive(socket)) return;
-  }
+  /* What is left makes the socket readable in the next turn as well. */
+  if ((events & UV_READABLE) && !socket->ended && !socket->closing) receive(socket);
 }
 
 static void on_closed(uv_handle_t *handle) {
