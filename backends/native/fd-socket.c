@@ -7,7 +7,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -15,6 +14,7 @@
 #include "fd-message.h"
 #include "fd-outbox.h"
 #include "napi-door.h"
+#include "socket-peer.h"
 
 struct fd_socket {
   uv_poll_t poll; /* first: the handle is the socket */
@@ -124,11 +124,8 @@ static void on_cleanup(napi_async_cleanup_hook_handle handle, void *argument) {
 /* 0, or why the event loop is not let near a descriptor: libuv ends the process when a watched one is refused by epoll later,
  * as others than sockets may be. */
 static int usable(int fd) {
-  int domain = 0, type = 0;
-  socklen_t size = sizeof domain;
-  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) return errno;
-  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0) return errno;
-  return domain == AF_UNIX && type == SOCK_STREAM ? 0 : EPROTOTYPE;
+  const int listens = unix_stream_listens(fd);
+  return listens > 0 ? ENOTCONN : -listens;
 }
 
 /* openFdSocket(fd, slab: Uint8Array, unsentMax, unsentFdsMax, told(length, fds, errno)) -> external, the descriptor is the

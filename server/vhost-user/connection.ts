@@ -46,11 +46,17 @@ export class VhostUserConnection {
   #busy = false
   #ended = false
 
+  /** @throws UnusableDescriptor when the socket cannot be watched; it stays the caller's */
   constructor(options: VhostUserOptions) {
     const { fd, served, client, limits, before } = options
     this.#options = options
     const device = new BlockDevice(served)
     this.#session = new Session(device.describe())
+    const events: FdSocketEvents = {
+      arrived: (data, descriptors) => this.#guarded(() => this.#arrived(data, descriptors)),
+      ended: (errno) => this.#end(errno === 0 ? undefined : unnamed('disconnect', errnoName(errno))),
+    }
+    this.#socket = new FdSocket(fd, events, TURN)
     this.#guest = new Guest({
       device,
       client,
@@ -59,11 +65,6 @@ export class VhostUserConnection {
       onBroken: (index, reason) => this.#ringBroke(index, reason),
       onChannel: (descriptor) => this.#takeChannel(descriptor),
     })
-    const events: FdSocketEvents = {
-      arrived: (data, descriptors) => this.#guarded(() => this.#arrived(data, descriptors)),
-      ended: (errno) => this.#end(errno === 0 ? undefined : unnamed('disconnect', errnoName(errno))),
-    }
-    this.#socket = new FdSocket(fd, events, TURN)
   }
 
   get served(): Export {
