@@ -47,6 +47,7 @@ export {
   duplicateDescriptor,
   endAtOnce,
   hungUp,
+  isListening,
   isMemoryFile,
   isOwnEnd,
   NoDescriptorError,

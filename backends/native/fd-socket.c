@@ -7,7 +7,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -15,9 +14,7 @@
 #include "fd-message.h"
 #include "fd-outbox.h"
 #include "napi-door.h"
-
-/* Pieces that one turn of the loop reads of one socket. */
-#define PIECES_TURN_MAX 16
+#include "socket-peer.h"
 
 struct fd_socket {
   uv_poll_t poll; /* first: the handle is the socket */
@@ -64,7 +61,7 @@ static void end(struct fd_socket *socket, int error) {
   tell(socket, 0, NULL, error);
 }
 
-/* False when there is nothing more to read now. */
+/* One piece. False when there is nothing more to read now. */
 static bool receive(struct fd_socket *socket) {
   struct fd_list list;
   const ssize_t got = fd_message_receive(socket->fd, socket->slab, socket->room, &list);
@@ -98,10 +95,8 @@ static void on_event(uv_poll_t *handle, int status, int events) {
     }
     if (!socket->closing) watch(socket);
   }
-  if (!(events & UV_READABLE)) return;
-  for (int piece = 0; piece < PIECES_TURN_MAX && !socket->ended && !socket->closing; piece++) {
-    if (!receive(socket)) return;
-  }
+  /* What is left makes the socket readable in the next turn as well. */
+  if ((events & UV_READABLE) && !socket->ended && !socket->closing) receive(socket);
 }
 
 static void on_closed(uv_handle_t *handle) {
@@ -129,11 +124,8 @@ static void on_cleanup(napi_async_cleanup_hook_handle handle, void *argument) {
 /* 0, or why the event loop is not let near a descriptor: libuv ends the process when a watched one is refused by epoll later,
  * as others than sockets may be. */
 static int usable(int fd) {
-  int domain = 0, type = 0;
-  socklen_t size = sizeof domain;
-  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) return errno;
-  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0) return errno;
-  return domain == AF_UNIX && type == SOCK_STREAM ? 0 : EPROTOTYPE;
+  const int listens = unix_stream_listens(fd);
+  return listens > 0 ? ENOTCONN : -listens;
 }
 
 /* openFdSocket(fd, slab: Uint8Array, unsentMax, unsentFdsMax, told(length, fds, errno)) -> external, the descriptor is the

@@ -7,7 +7,7 @@ import { type FdSocketNative, fileIo } from './file-io.js'
 const UNSENT_BYTES_MAX = 4 * 1024 * 1024
 /** Descriptors that may: each is one of this process, which all exports share. */
 export const UNSENT_FDS_MAX = 16
-/** The longest piece that `arrived` is told of. */
+/** The longest piece that `arrived` is told of; one comes in each turn of the event loop. */
 const PIECE_BYTES_MAX = 64 * 1024
 /** More descriptors than this cannot go with one message (SCM_MAX_FD of the kernel). */
 export const MESSAGE_FDS_MAX = 253
@@ -56,11 +56,15 @@ export class FdSocket {
 
   /**
    * The descriptor, of a connected Unix stream socket that nothing else watches, is the FdSocket's from here on.
-   * `unsentFdsMax`: descriptors that may wait for the peer.
+   * `unsentFdsMax`: descriptors that may wait for the peer; `pieceBytesMax`: bytes that a turn may bring.
    * @throws UnusableDescriptor for any other: it stays the caller's
    */
-  constructor(fd: number, events: FdSocketEvents, { unsentFdsMax = UNSENT_FDS_MAX } = {}) {
-    const slab = new Uint8Array(PIECE_BYTES_MAX)
+  constructor(
+    fd: number,
+    events: FdSocketEvents,
+    { unsentFdsMax = UNSENT_FDS_MAX, pieceBytesMax = PIECE_BYTES_MAX } = {},
+  ) {
+    const slab = new Uint8Array(pieceBytesMax)
     this.fd = fd
     const opened = fileIo.openFdSocket(fd, slab, UNSENT_BYTES_MAX, unsentFdsMax, (length, fds, errno) => {
       if (length > 0) events.arrived(slab.subarray(0, length), fds)

@@ -221,6 +221,7 @@ static napi_value init(napi_env env, napi_value exports) {
       DOOR("byteLocked", byte_locked),
       DOOR("hungUp", hung_up),
       DOOR("isOwnEnd", is_own_end),
+      DOOR("isListening", is_listening),
       DOOR("closeForeign", close_foreign),
       DOOR("isMemoryFile", is_memory_file),
       DOOR("unreadTail", unread_tail),

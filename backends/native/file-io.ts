@@ -99,6 +99,8 @@ interface FileIo extends SocketIo, FdSocketDoors, ProcessDoor, VhostMemoryDoors,
    * was connected to the name that the socket `ours` has.
    */
   isOwnEnd(fd: number, ours: number): 0 | 1
+  /** Of a Unix stream socket: 1 it listens, 0 it is connected. Minus errno of anything else. */
+  isListening(fd: number): number
   /**
    * close(2) of a descriptor that another process handed over: it neither waits nor fails. A file of FUSE asks its server
    * even then, which may answer with an error or never, and so it is closed by a thread of its own.
@@ -144,7 +146,7 @@ function loadAddon(): FileIo {
 
 export const fileIo = loadAddon()
 
-export const { becomeIoFlusher, closeForeign, hungUp, isMemoryFile, isOwnEnd, unreadTail } = fileIo
+export const { becomeIoFlusher, closeForeign, hungUp, isListening, isMemoryFile, isOwnEnd, unreadTail } = fileIo
 
 /** The process or the host has no more descriptors to give (EMFILE, ENFILE), or no memory for one. */
 export class NoDescriptorError extends Error {

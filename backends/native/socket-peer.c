@@ -2,6 +2,7 @@
  * nothing is waited for. */
 #include "socket-peer.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stddef.h>
 #include <string.h>
@@ -20,6 +21,32 @@
 /* What lies before the tail is copied here, again and again: a peek begins at the first unread byte. */
 #define SCRATCH_BYTES (64 * 1024)
 #define SCRATCH_PARTS 1000
+
+static int option(int fd, int name, int *value) {
+  socklen_t size = sizeof *value;
+  return getsockopt(fd, SOL_SOCKET, name, value, &size) == 0 ? 0 : -errno;
+}
+
+int unix_stream_listens(int fd) {
+  int domain = 0, type = 0, listens = 0;
+  struct sockaddr_un peer;
+  socklen_t size = sizeof peer;
+  const int error = option(fd, SO_DOMAIN, &domain);
+  if (error != 0) return error;
+  if (domain != AF_UNIX || option(fd, SO_TYPE, &type) != 0 || type != SOCK_STREAM) return -EPROTOTYPE;
+  if (option(fd, SO_ACCEPTCONN, &listens) == 0 && listens != 0) return 1;
+  return getpeername(fd, (struct sockaddr *)&peer, &size) == 0 ? 0 : -errno;
+}
+
+/* isListening(fd) -> 1 a Unix stream socket that listens, 0 one that is connected, or minus errno. */
+napi_value is_listening(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1;
+  int32_t fd;
+  DOOR_OK(napi_get_cb_info(env, info, &count, &argument, NULL, NULL));
+  DOOR_OK(napi_get_value_int32(env, argument, &fd));
+  return door_int(env, unix_stream_listens(fd));
+}
 
 /* hungUp(fd) -> 0 the peer is there, 1 it has shut down its sending side, 2 it is gone. */
 napi_value hung_up(napi_env env, napi_callback_info info) {

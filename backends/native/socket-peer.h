@@ -4,6 +4,10 @@
 
 #include <node_api.h>
 
+/* Of a Unix stream socket 1 when it listens, 0 when it is connected; minus errno of anything else. */
+int unix_stream_listens(int fd);
+
+napi_value is_listening(napi_env env, napi_callback_info info);
 napi_value hung_up(napi_env env, napi_callback_info info);
 napi_value is_own_end(napi_env env, napi_callback_info info);
 napi_value unread_tail(napi_env env, napi_callback_info info);

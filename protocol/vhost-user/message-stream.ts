@@ -5,7 +5,7 @@
 // to the message that holds the piece's last byte:
 //
 //     piece   |NUM |BASE |KICK |  + 1 descriptor        it is KICK's
-import { LITTLE, viewOf, written } from './bytes.js'
+import { LITTLE, written } from './bytes.js'
 import {
   VHOST_USER_NEED_REPLY_FLAG,
   VHOST_USER_REPLY_FLAG,
@@ -36,29 +36,48 @@ interface Sent {
   readonly descriptors: readonly number[]
 }
 
+/**
+ * What waits lies between `#at` and `#end`, and moves to the start of a larger buffer only where there is no room behind it:
+ *
+ *     #bytes   |taken   |waiting       |room      |
+ *                       #at            #end
+ */
 export class MessageStream {
-  #waiting = new Uint8Array(0)
-  /** Of the first byte of `#waiting`, in the stream. */
+  #bytes = new Uint8Array(0)
+  #at = 0
+  #end = 0
+  /** Of the first byte that waits, in the stream. */
   #position = 0
+  /** In the order of their positions. */
   #sent: Sent[] = []
 
   /** Takes one piece of the stream. @throws ProtocolError when more waits than the bounds allow */
   receive(bytes: Uint8Array, descriptors: readonly number[]): void {
-    const grown = new Uint8Array(this.#waiting.length + bytes.length)
-    grown.set(this.#waiting)
-    grown.set(bytes, this.#waiting.length)
-    this.#waiting = grown
-    if (descriptors.length > 0) this.#sent.push({ position: this.#position + grown.length - 1, descriptors })
+    const length = this.#end - this.#at + bytes.length
+    if (descriptors.length > 0) this.#sent.push({ position: this.#position + length - 1, descriptors })
     const waiting = this.#sent.reduce((sum, each) => sum + each.descriptors.length, 0)
-    if (grown.length > WAITING_BYTES_MAX || waiting > WAITING_DESCRIPTORS_MAX) {
-      throw new ProtocolError('too-much-waiting', `${grown.length} bytes and ${waiting} descriptors wait to be heard`)
+    if (length > WAITING_BYTES_MAX || waiting > WAITING_DESCRIPTORS_MAX) {
+      throw new ProtocolError('too-much-waiting', `${length} bytes and ${waiting} descriptors wait to be heard`)
     }
+    if (this.#end + bytes.length > this.#bytes.length) this.#move(length)
+    this.#bytes.set(bytes, this.#end)
+    this.#end += bytes.length
+  }
+
+  /** As much room again: so that bytes are moved once or twice, and not with each piece. */
+  #move(length: number): void {
+    const waiting = this.#bytes.subarray(this.#at, this.#end)
+    this.#bytes = new Uint8Array(2 * length)
+    this.#bytes.set(waiting)
+    this.#end -= this.#at
+    this.#at = 0
   }
 
   /** The next whole message, if any. @throws ProtocolError when what follows cannot be understood */
   next(): Frame | undefined {
-    if (this.#waiting.length < HEADER_BYTES) return undefined
-    const view = viewOf(this.#waiting)
+    const waiting = this.#end - this.#at
+    if (waiting < HEADER_BYTES) return undefined
+    const view = new DataView(this.#bytes.buffer, this.#at, HEADER_BYTES)
     const flags = view.getUint32(4, LITTLE)
     const size = view.getUint32(8, LITTLE)
     if ((flags & VHOST_USER_VERSION_MASK) !== VHOST_USER_VERSION) {
@@ -71,27 +90,29 @@ export class MessageStream {
       )
     }
     const length = HEADER_BYTES + size
-    if (this.#waiting.length < length) return undefined
-    const payload = this.#waiting.slice(HEADER_BYTES, length)
-    this.#waiting = this.#waiting.slice(length)
+    if (waiting < length) return undefined
+    const payload = this.#bytes.slice(this.#at + HEADER_BYTES, this.#at + length)
+    this.#at += length
     this.#position += length
+    if (this.#at === this.#end) this.#at = this.#end = 0
     return {
       request: view.getUint32(0, LITTLE),
       needsReply: (flags & VHOST_USER_NEED_REPLY_FLAG) !== 0,
       isReply: (flags & VHOST_USER_REPLY_FLAG) !== 0,
       payload,
-      descriptors: this.#take((position) => position < this.#position),
+      descriptors: this.#take(this.#position),
     }
   }
 
   /** Every descriptor of messages that nobody has taken. */
   release(): number[] {
-    return this.#take(() => true)
+    return this.#take(Number.POSITIVE_INFINITY)
   }
 
-  #take(isDue: (position: number) => boolean): number[] {
-    const due = this.#sent.filter(({ position }) => isDue(position))
-    this.#sent = this.#sent.filter((each) => !due.includes(each))
+  /** Those that came before this place in the stream. */
+  #take(before: number): number[] {
+    const kept = this.#sent.findIndex(({ position }) => position >= before)
+    const due = this.#sent.splice(0, kept === -1 ? this.#sent.length : kept)
     return due.flatMap(({ descriptors }) => descriptors)
   }
 }

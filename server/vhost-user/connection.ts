@@ -1,7 +1,14 @@
 // One vhost-user session, in the thread of its export. Law: whatever the front-end or its guest does, the worst that happens
 // is the end of this session, counted and logged once.
 import { encodeMessage, ProtocolError, Session, VHOST_USER_BACKEND_CONFIG_CHANGE_MSG } from 'vhost-user-protocol'
-import { closeForeign, errnoName, FdSocket, isOwnEnd, UnusableDescriptor } from '../../backends/index.js'
+import {
+  closeForeign,
+  errnoName,
+  FdSocket,
+  type FdSocketEvents,
+  isOwnEnd,
+  UnusableDescriptor,
+} from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import type { EndedFault } from '../io/io-host.js'
 import { BlockDevice } from './device.js'
@@ -27,6 +34,8 @@ export interface VhostUserOptions {
 /** What faults are called, for counters and the log. */
 const BROKEN_MESSAGE = 'vhost-user-message'
 const BROKEN_RING = 'broken-ring'
+/** Bytes of messages that a turn takes: hundreds of small ones, which others wait for. */
+const TURN = { pieceBytesMax: 8 << 10 }
 
 export class VhostUserConnection {
   readonly #options: VhostUserOptions
@@ -37,11 +46,17 @@ export class VhostUserConnection {
   #busy = false
   #ended = false
 
+  /** @throws UnusableDescriptor when the socket cannot be watched; it stays the caller's */
   constructor(options: VhostUserOptions) {
     const { fd, served, client, limits, before } = options
     this.#options = options
     const device = new BlockDevice(served)
     this.#session = new Session(device.describe())
+    const events: FdSocketEvents = {
+      arrived: (data, descriptors) => this.#guarded(() => this.#arrived(data, descriptors)),
+      ended: (errno) => this.#end(errno === 0 ? undefined : unnamed('disconnect', errnoName(errno))),
+    }
+    this.#socket = new FdSocket(fd, events, TURN)
     this.#guest = new Guest({
       device,
       client,
@@ -53,10 +68,6 @@ export class VhostUserConnection {
       onStarted: () => {
         if (device.sizeTold !== device.size) this.configChanged()
       },
-    })
-    this.#socket = new FdSocket(fd, {
-      arrived: (data, descriptors) => this.#guarded(() => this.#arrived(data, descriptors)),
-      ended: (errno) => this.#end(errno === 0 ? undefined : unnamed('disconnect', errnoName(errno))),
     })
   }
 
@@ -147,13 +158,11 @@ export class VhostUserConnection {
     // Nothing that comes this way has a meaning: the messages that go out ask for no reply.
     const close = (fds: readonly number[]) => fds.forEach(closeForeign)
     try {
-      this.#channel = new FdSocket(descriptor, {
-        arrived: (_, descriptors) => close(descriptors),
-        ended: () => {
-          this.#channel?.close()
-          this.#channel = undefined
-        },
-      })
+      const ended = () => {
+        this.#channel?.close()
+        this.#channel = undefined
+      }
+      this.#channel = new FdSocket(descriptor, { arrived: (_, descriptors) => close(descriptors), ended }, TURN)
     } catch (error) {
       if (!(error instanceof UnusableDescriptor)) throw error
       closeForeign(descriptor)

@@ -1,7 +1,7 @@
 // Which guests are attached to the exports of this thread. Law: one guest at a time may write an export by vhost-user, and a
 // new session's rings wait until storage has let go of the memory of those before it.
 import { closeSync } from 'node:fs'
-import { hungUp } from '../../backends/index.js'
+import { hungUp, UnusableDescriptor } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import type { Log } from '../observe/log.js'
 import { VhostUserConnection, type VhostUserOptions } from './connection.js'
@@ -26,7 +26,7 @@ export class VhostUserSessions {
 
   /** undefined when it was refused, and has ended already. */
   attach(options: AttachOptions): VhostUserConnection | undefined {
-    const { served, fd, onFault, onEnd } = options
+    const { served, onFault } = options
     if (served === undefined) return refuse(options)
     this.#endDead(served)
     if (!served.readOnly && this.#guestOf(served) !== undefined) {
@@ -34,6 +34,16 @@ export class VhostUserSessions {
       onFault({ phase: 'handshake', reason: 'export-refused', isProtocolError: false, detail })
       return refuse(options)
     }
+    try {
+      return this.#connect(options, served)
+    } catch (error) {
+      if (!(error instanceof UnusableDescriptor)) throw error
+      onFault({ phase: 'handshake', reason: 'other', isProtocolError: false, detail: error.message })
+      return refuse(options)
+    }
+  }
+
+  #connect(options: AttachOptions, served: Export): VhostUserConnection {
     const connection = new VhostUserConnection({
       ...options,
       served,
@@ -47,10 +57,10 @@ export class VhostUserSessions {
           served,
           all.then(() => undefined),
         )
-        onEnd()
+        options.onEnd()
       },
     })
-    const attached = { connection, served, fd }
+    const attached = { connection, served, fd: options.fd }
     this.#attached.add(attached)
     return connection
   }

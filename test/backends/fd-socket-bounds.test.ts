@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { closeSync, readdirSync } from 'node:fs'
 import { after, describe, test } from 'node:test'
-import { errnoName, eventFd, socketPair, UNSENT_FDS_MAX } from '../../backends/index.js'
+import { errnoName, eventFd, FdSocket, socketPair, UNSENT_FDS_MAX } from '../../backends/index.js'
 import { closePeers, Peer, pair } from '../support/fd-socket-ends.js'
 
 const MIB = 1 << 20
@@ -48,6 +48,29 @@ describe('a socket that carries descriptors', () => {
     assert.equal(sender.socket.send(new Uint8Array(36), [someFd]), 0)
     await other.until(() => other.fds.length === UNSENT_FDS_MAX + 1)
     closeSync(other.fds[UNSENT_FDS_MAX] ?? -1)
+  })
+
+  test('a turn of the event loop brings one piece of a socket, however much lies there', async () => {
+    const [one, far] = socketPair()
+    const sender = new Peer(one)
+    sender.socket.send(new Uint8Array(MIB / 8))
+    let [turn, received] = [0, 0]
+    const turns: number[] = []
+    const reader = new FdSocket(
+      far,
+      {
+        arrived: (data) => {
+          turns.push(turn)
+          received += data.length
+        },
+        ended: () => {},
+      },
+      { pieceBytesMax: 4096 },
+    )
+    for (; received < MIB / 8; turn++) await new Promise((resolve) => setImmediate(resolve))
+    reader.close()
+    assert.ok(turns.length >= 32)
+    assert.equal(new Set(turns).size, turns.length, 'two pieces in one turn')
   })
 
   test('a peer that sends without end lets others have their turn', async () => {

@@ -15,7 +15,7 @@ import {
   state,
   table,
 } from '../support/raw-vhost-user.js'
-import { agreed, DEVICE, DONE, nothing, refusedWith, running, say } from '../support/vhost-user-session.js'
+import { agreed, DEVICE, DONE, nothing, refusedWith, reply, running, say } from '../support/vhost-user-session.js'
 
 const IGNORED = message(4, PLAIN)
 
@@ -141,6 +141,34 @@ test('a front-end that does not wait for its answers may only say so much', () =
         Array.from({ length: 253 }, (_, fd) => fd),
       )
   }, refusedWith('too-much-waiting'))
+})
+
+test('many small messages in one piece are taken without moving what lies behind them', (t) => {
+  const session = new Session(DEVICE)
+  const messages = Array.from({ length: 5000 }, () => message(3, PLAIN))
+  const piece = Buffer.concat(messages)
+  let moved = 0
+  const { slice, set } = Uint8Array.prototype
+  t.mock.method(Uint8Array.prototype, 'slice', function (this: Uint8Array, start?: number, end?: number) {
+    const copy = slice.call(this, start, end)
+    moved += copy.length
+    return copy
+  })
+  t.mock.method(Uint8Array.prototype, 'set', function (this: Uint8Array, source: ArrayLike<number>, at?: number) {
+    moved += source.length
+    set.call(this, source, at)
+  })
+  session.receive(piece, [])
+  assert.equal(session.next(), undefined)
+  assert.ok(moved <= 2 * piece.length, `${moved} bytes were copied of ${piece.length}`)
+  // One that had come in part is understood when the rest is there, behind others and before others.
+  const asked = message(1, PLAIN)
+  session.receive(Buffer.concat([message(3, PLAIN), asked.subarray(0, 5)]), [])
+  assert.equal(session.next(), undefined)
+  assert.deepEqual(
+    say(session, Buffer.concat([asked.subarray(5), asked])).replies,
+    Array(2).fill(reply(1, le64(FEATURES))),
+  )
 })
 
 test('a running ring may be told its addresses again, but no others', () => {

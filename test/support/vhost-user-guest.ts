@@ -39,7 +39,14 @@ import {
 import { type Descriptor, GUEST_BASE } from './vhost-guest.js'
 import { cacheOf } from './vhost-user-cache.js'
 import { Conversation, socketTo } from './vhost-user-conversation.js'
-import { type GuestMachine, inPieces, RING_SIZE, type RingPlace } from './vhost-user-machine.js'
+import {
+  descriptorsOf,
+  type GuestMachine,
+  type Piece,
+  RING_SIZE,
+  type RingPlace,
+  scattered,
+} from './vhost-user-machine.js'
 
 export const NEEDED = bits(VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC)
 export const CACHED = bits(VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_CONFIG_WCE)
@@ -53,8 +60,8 @@ export interface Answer {
 
 interface Sent {
   readonly statusAt: number
-  readonly dataAt: number
-  readonly length: number
+  /** Where the data lie that the guest wants. */
+  readonly wanted: readonly Piece[]
 }
 
 /** Pieces that the data of a request lies in. */
@@ -130,16 +137,20 @@ export class FrontEnd extends Conversation {
     bytes.writeUInt32LE(type)
     bytes.writeBigUInt64LE(BigInt(sector), 8)
     memory.write(header, bytes)
-    const dataAt = memory.allocate(Math.max(1, data.length + wants))
-    memory.write(dataAt, data)
+    const given = scattered(memory, data.length, shape.pieces ?? 1)
+    const wanted = scattered(memory, wants, shape.pieces ?? 1)
+    let written = 0
+    for (const { at, length } of given) {
+      memory.write(at, data.subarray(written, written + length))
+      written += length
+    }
     const statusAt = memory.allocate(1)
     memory.write(statusAt, Uint8Array.of(0xff))
     const chain: Descriptor[] = [{ address: GUEST_BASE + BigInt(header), length: 16, writable: false }]
-    chain.push(...inPieces(dataAt, data.length, false, shape.pieces ?? 1))
-    chain.push(...inPieces(dataAt + data.length, wants, true, shape.pieces ?? 1))
+    chain.push(...descriptorsOf(given, false), ...descriptorsOf(wanted, true))
     chain.push({ address: GUEST_BASE + BigInt(statusAt), length: 1, writable: true })
     const id = ring.add(chain, shape.indirect ?? false)
-    this.#sent.set(id, { statusAt, dataAt: dataAt + data.length, length: wants })
+    this.#sent.set(id, { statusAt, wanted })
     this.kick()
     return id
   }
@@ -161,7 +172,8 @@ export class FrontEnd extends Conversation {
       assert.ok(sent !== undefined, `request ${id} was answered, which nobody waits for`)
       this.#sent.delete(id)
       const status = memory.read(sent.statusAt, 1).readUInt8()
-      this.#answers.set(id, { status, written, data: memory.read(sent.dataAt, sent.length) })
+      const data = Buffer.concat(sent.wanted.map(({ at, length }) => memory.read(at, length)))
+      this.#answers.set(id, { status, written, data })
     }
   }
 

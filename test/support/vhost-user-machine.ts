@@ -38,14 +38,24 @@ export class GuestMachine implements RingPlace {
   }
 }
 
-/** Descriptors of `length` bytes of guest memory in so many pieces. */
-export function inPieces(at: number, length: number, writable: boolean, pieces: number): Descriptor[] {
+export interface Piece {
+  readonly at: number
+  readonly length: number
+}
+
+const GAP = 16
+
+/** Room for `length` bytes in so many pieces, none of which goes on where another ends: those would count as one. */
+export function scattered(memory: GuestMemory, length: number, pieces: number): Piece[] {
   if (length === 0) return []
   const step = Math.ceil(length / pieces)
-  const chain: Descriptor[] = []
-  for (let from = 0; from < length; from += step) {
-    const address = GUEST_BASE + BigInt(at + from)
-    chain.push({ address, length: Math.min(step, length - from), writable })
-  }
-  return chain
+  const count = Math.ceil(length / step)
+  const start = memory.allocate(count * (step + GAP))
+  return Array.from({ length: count }, (_, index) => {
+    return { at: start + index * (step + GAP), length: Math.min(step, length - index * step) }
+  })
+}
+
+export function descriptorsOf(pieces: readonly Piece[], writable: boolean): Descriptor[] {
+  return pieces.map(({ at, length }) => ({ address: GUEST_BASE + BigInt(at), length, writable }))
 }

@@ -1,18 +1,20 @@
 // `candor vhost-user-blk` by the "Backend program conventions" of the specification, as whoever runs guests starts it.
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, fstatSync, readFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_OUT } from 'vhost-user-protocol'
-import { socketPair } from '../../backends/index.js'
+import { eventFd, openBackend, socketPair } from '../../backends/index.js'
 import { CANDOR_MAIN, runCandor } from '../support/candor.js'
 import { lastFirst, MIB, type Scope } from '../support/faults.js'
 import { scratchFolder } from '../support/guest-images.js'
+import { serveInProcess } from '../support/in-process.js'
 import { sparseFile } from '../support/loop-disk.js'
+import { needs, needsRoot } from '../support/requirements.js'
 import { attachGuest, CACHED, FrontEnd } from '../support/vhost-user-guest.js'
 import { GuestMachine } from '../support/vhost-user-machine.js'
 import { NOTHING, patternOf, until } from '../support/vhost-user-served.js'
@@ -26,8 +28,13 @@ interface BackEnd {
   readonly ended: Promise<unknown[]>
 }
 
-/** `handedOver` becomes descriptor 3. */
-function startBackEnd(scope: Scope, args: (folder: string) => readonly string[], handedOver?: number): BackEnd {
+/** `handedOver` becomes descriptor 3; the program is started by `wrapper`. */
+function startBackEnd(
+  scope: Scope,
+  args: (folder: string) => readonly string[],
+  handedOver?: number,
+  wrapper: readonly string[] = [],
+): BackEnd {
   const folder = scratchFolder(scope)
   const image = sparseFile(join(folder, 'disk=1.img'), 8 * MIB)
   const words = ['vhost-user-blk', '--blk-file', image, '--state-dir', join(folder, 'state'), ...args(folder)]
@@ -35,7 +42,8 @@ function startBackEnd(scope: Scope, args: (folder: string) => readonly string[],
     | 'ignore'
     | number
   )[]
-  const child = spawn(process.execPath, [CANDOR_MAIN, ...words], { stdio })
+  const [program = '', ...rest] = [...wrapper, process.execPath, CANDOR_MAIN, ...words]
+  const child = spawn(program, rest, { stdio })
   const ended = once(child, 'close')
   scope.after(() => {
     child.kill('SIGKILL')
@@ -88,19 +96,68 @@ test('--socket-path: it waits for guests, one after the other, and SIGTERM ends 
   assert.ok(readFileSync(image).subarray(0, 4096).equals(patternOf(4096, 2)))
 })
 
-test('--fd with a connected socket: it serves that guest, and ends with it', async (t: TestContext) => {
-  const scope = lastFirst(t)
-  const [near, far] = socketPair()
-  const { image, ended } = startBackEnd(scope, () => ['--fd', '3', '--read-only'], far)
-  closeSync(far)
-  const guest = new FrontEnd(machineOf(scope), near)
-  await guest.agree(CACHED)
-  await guest.startRing(0)
-  assert.equal((await guest.do(VIRTIO_BLK_T_FLUSH, 0, NOTHING, 0)).status, VIRTIO_BLK_S_OK)
-  assert.equal((await guest.do(VIRTIO_BLK_T_OUT, 0, patternOf(4096, 1), 0)).status, VIRTIO_BLK_S_IOERR)
-  guest.close()
-  assert.deepEqual(await ended, [0, null])
-  assert.ok(readFileSync(image).every((byte) => byte === 0))
+/** Whoever hands a socket over may live in another network than the one who gets it, as in a container. */
+const PLACES = [
+  { where: '', wrapper: [], skip: false },
+  { where: ' of another network namespace', wrapper: ['unshare', '--net', '--'], skip: needsRoot('unshare') },
+]
+for (const { where, wrapper, skip } of PLACES) {
+  test(`--fd with a connected socket${where}: it serves that guest, and ends with it`, {
+    skip,
+  }, async (t: TestContext) => {
+    const scope = lastFirst(t)
+    const [near, far] = socketPair()
+    const { image, ended } = startBackEnd(scope, () => ['--fd', '3', '--read-only'], far, wrapper)
+    closeSync(far)
+    const guest = new FrontEnd(machineOf(scope), near)
+    await guest.agree(CACHED)
+    await guest.startRing(0)
+    assert.equal((await guest.do(VIRTIO_BLK_T_FLUSH, 0, NOTHING, 0)).status, VIRTIO_BLK_S_OK)
+    assert.equal((await guest.do(VIRTIO_BLK_T_OUT, 0, patternOf(4096, 1), 0)).status, VIRTIO_BLK_S_IOERR)
+    guest.close()
+    assert.deepEqual(await ended, [0, null])
+    assert.ok(readFileSync(image).every((byte) => byte === 0))
+  })
+}
+
+const OTHER_SOCKETS = [
+  'socketpair(AF_UNIX, SOCK_SEQPACKET)[0]',
+  'socketpair(AF_UNIX, SOCK_DGRAM)[0]',
+  'socket(AF_UNIX)',
+]
+const HAND_OVER =
+  'import os, sys; from socket import *; s = eval(sys.argv[1]); os.dup2(s.fileno(), 9); os.execv(sys.argv[2], sys.argv[2:])'
+
+test('--fd with another kind of Unix socket is refused in a sentence', { skip: needs('python3') }, async (t) => {
+  const image = sparseFile(join(scratchFolder(lastFirst(t)), 'disk.img'), MIB)
+  for (const kind of OTHER_SOCKETS) {
+    const words = [
+      process.execPath,
+      CANDOR_MAIN,
+      'vhost-user-blk',
+      '--blk-file',
+      image,
+      '--state-dir',
+      'none',
+      '--fd',
+      '9',
+    ]
+    const { status, stderr } = spawnSync('python3', ['-c', HAND_OVER, kind, ...words], {
+      encoding: 'utf8',
+      timeout: 20_000,
+    })
+    assert.equal(status, 1, `${kind}: ${stderr}`)
+    assert.match(stderr, /^[^\n]*descriptor 9 is no Unix stream socket that listens or is connected[^\n]*\n$/)
+  }
+})
+
+test('a socket that cannot be watched ends the session that it was for, and nothing else', async (t) => {
+  const { host, close } = await serveInProcess(await openBackend('memory', { size: MIB }))
+  t.after(close)
+  const fd = eventFd()
+  host.attachVhostUser({ connection: 1, fd, exportName: 'disk', client: 'vhost-user' })
+  assert.throws(() => fstatSync(fd), { code: 'EBADF' })
+  assert.deepEqual(await host.ask({ command: 'sessions' }), { ok: true, result: [] })
 })
 
 test('--fd with a socket that listens: it serves who connects, as often as that is', async (t: TestContext) => {
@@ -129,7 +186,10 @@ test('mistakes are told in a sentence, with exit code 1', async (t: TestContext)
     [['--blk-file', image, '--fd', '3', '--socket-path', '/tmp/x'], /say the same: give one of them/],
     [['--blk-file', image, '--fd', '2'], /0, 1 and 2 are input, output and errors/],
     [['--blk-file', image, '--fd', 'x'], /--fd is 'x'/],
-    [['--blk-file', image, '--fd', '9999'], /descriptor 9999 is no Unix socket/],
+    [
+      ['--blk-file', image, '--fd', '9999'],
+      /descriptor 9999 is no Unix stream socket that listens or is connected: give --socket-path PATH/,
+    ],
     [['--blk-file', image, '--socket-path', `/tmp/${'x'.repeat(120)}`], /--socket-path's path has more than 107 bytes/],
     [['--blk-file', '/nowhere/disk', '--socket-path', '/tmp/x', '--state-dir', 'none'], /\/nowhere\/disk/],
   ] as const
