@@ -46,6 +46,9 @@ export interface SparseRead {
   readonly runs: readonly Extent[]
 }
 
+/** Hands out a buffer of at least so many bytes, at the beginning of memory of its own. */
+export type TakeBuffer = (bytes: number) => Uint8Array
+
 /** What a look at the image under our feet found. */
 export interface Condition {
   /** Bytes that are still there; less than `size` when somebody truncated the image. */
@@ -92,8 +95,11 @@ export interface Backend {
   writeNow(source: IoData, start: number, length: number, offset: number): Outcome
 
   read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome>
-  /** A read that tells holes instead of reading them, into a buffer with `headroom` bytes left free before the data. */
-  readSparse(headroom: number, length: number, offset: number): Promise<SparseRead | Outcome>
+  /**
+   * A read that tells holes instead of reading them, into a buffer with `headroom` bytes left free before the data. `take`
+   * hands out the buffer, at most once; whether it is asked is the backend's to say.
+   */
+  readSparse(headroom: number, length: number, offset: number, take?: TakeBuffer): Promise<SparseRead | Outcome>
   /** `durable`: the outcome speaks of stable storage; an error of the sync alone carries SYNC_FAILED. */
   write(source: Uint8Array, start: number, length: number, offset: number, durable: boolean): Promise<Outcome>
   /** `mode` is made of ZERO_… bits. */
@@ -104,8 +110,11 @@ export interface Backend {
   flush(): Promise<Outcome>
   /** Syncs all that an earlier process may have left behind, the file system included (syncfs(2)). */
   settle(): Promise<Outcome>
-  /** The errno of write-back that failed and that no sync has told of yet; 0 for none. Never waits. */
-  probe(): Outcome
+  /**
+   * The errno of write-back that failed and that no sync has told of yet; 0 for none. Never waits. `quick`: asked for the sake
+   * of bytes that were written here and read back, where what only this program was told can be left for the next one.
+   */
+  probe(quick?: boolean): Outcome
   /** Asks the host to read ahead. */
   cache(offset: number, length: number): Promise<Outcome>
   /** At most `limit` runs from `offset` on; they may end before `offset + length`, never before the first run does. */

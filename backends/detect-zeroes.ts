@@ -1,6 +1,6 @@
 // A wrapper that makes holes of written zeroes, for clients that cannot send WRITE_ZEROES: Linux's NBD driver before 6.12.
 // Law: what is not all zeroes reaches the inner backend unchanged, and zeroes that could not be punched for want of space are written.
-import type { Backend, BackingSpace, Capabilities, Condition, Extent, SparseRead } from './backend.js'
+import type { Backend, BackingSpace, Capabilities, Condition, Extent, SparseRead, TakeBuffer } from './backend.js'
 import { ZERO_PUNCH } from './backend.js'
 import { EDQUOT, ENOSPC } from './errno.js'
 import { errnoOf, isSyncFailure, type Outcome, WOULD_BLOCK } from './outcome.js'
@@ -82,8 +82,8 @@ class ZeroDetection implements Backend {
     return this.#inner.read(target, start, length, offset)
   }
 
-  readSparse(headroom: number, length: number, offset: number): Promise<SparseRead | Outcome> {
-    return this.#inner.readSparse(headroom, length, offset)
+  readSparse(headroom: number, length: number, offset: number, take?: TakeBuffer): Promise<SparseRead | Outcome> {
+    return this.#inner.readSparse(headroom, length, offset, take)
   }
 
   zero(offset: number, length: number, mode: number, durable: boolean): Promise<Outcome> {
@@ -102,8 +102,8 @@ class ZeroDetection implements Backend {
     return this.#inner.settle()
   }
 
-  probe(): Outcome {
-    return this.#inner.probe()
+  probe(quick?: boolean): Outcome {
+    return this.#inner.probe(quick)
   }
 
   cache(offset: number, length: number): Promise<Outcome> {

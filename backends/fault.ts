@@ -1,7 +1,7 @@
 // A wrapper that makes any backend fail on command: errors, delays, transfers that stop half-way, operations that
 // decline to finish now. Law: what it does not touch reaches the inner backend unchanged.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Backend, Condition, Extent, SparseRead } from './backend.js'
+import type { Backend, Condition, Extent, SparseRead, TakeBuffer } from './backend.js'
 import type { IoData } from './native/io-vector.js'
 import { DONE, type Outcome } from './outcome.js'
 
@@ -91,10 +91,10 @@ class FaultyBackend implements Backend {
     return this.#later('read', offset, length, false, (bytes) => this.#inner.read(target, start, bytes, offset))
   }
 
-  async readSparse(headroom: number, length: number, offset: number): Promise<SparseRead | Outcome> {
+  async readSparse(headroom: number, length: number, offset: number, take?: TakeBuffer): Promise<SparseRead | Outcome> {
     let read: SparseRead | Outcome = DONE
     const outcome = await this.#later('read', offset, length, false, async () => {
-      read = await this.#inner.readSparse(headroom, length, offset)
+      read = await this.#inner.readSparse(headroom, length, offset, take)
       return typeof read === 'number' ? read : DONE
     })
     return outcome === DONE ? read : outcome
@@ -121,9 +121,9 @@ class FaultyBackend implements Backend {
     return this.#later('flush', 0, 0, true, () => this.#inner.settle())
   }
 
-  probe(): Outcome {
+  probe(quick?: boolean): Outcome {
     const fault = this.#plan({ command: 'probe', offset: 0, length: 0, durable: false, now: true })
-    return fault?.outcome ?? this.#inner.probe()
+    return fault?.outcome ?? this.#inner.probe(quick)
   }
 
   cache(offset: number, length: number): Promise<Outcome> {

@@ -27,7 +27,16 @@ export function openBackend<Kind extends keyof BackendOptions>(
   return KINDS[kind](options)
 }
 
-export type { Backend, BackingSpace, Capabilities, Condition, Extent, Space, SparseRead } from './backend.js'
+export type {
+  Backend,
+  BackingSpace,
+  Capabilities,
+  Condition,
+  Extent,
+  Space,
+  SparseRead,
+  TakeBuffer,
+} from './backend.js'
 export { OpenError, ZERO_FAST, ZERO_PUNCH } from './backend.js'
 export { withZeroDetection } from './detect-zeroes.js'
 export * from './errno.js'

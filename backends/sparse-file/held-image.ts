@@ -137,9 +137,12 @@ export class HeldImage {
     return this.writeBack.around(() => this.run(IO_FLUSH, 0, path, 0, path?.length ?? 0, 0))
   }
 
-  probe(): Outcome {
+  /** The witness hears all that our own description does but what was told to others before there was a witness. */
+  probe(quick = false): Outcome {
     if (this.released) return DONE
-    return this.writeBack.probed(fileIo.probe(this.#fd), fileIo.probe(this.#witnessFd))
+    const witness = fileIo.probe(this.#witnessFd)
+    if (quick && witness === DONE && !this.writeBack.hasFailed) return DONE
+    return this.writeBack.probed(fileIo.probe(this.#fd), witness)
   }
 
   /** The last one while there is nothing to look at. */

@@ -1,5 +1,5 @@
 // A disk image in a sparse file, or on a block device. Law: what might wait for storage never runs in the calling thread.
-import type { Backend, Capabilities, Condition, Extent, SparseRead } from '../backend.js'
+import type { Backend, Capabilities, Condition, Extent, SparseRead, TakeBuffer } from '../backend.js'
 import { ZERO_FAST, ZERO_PUNCH } from '../backend.js'
 import { EOPNOTSUPP } from '../errno.js'
 import {
@@ -66,7 +66,7 @@ class SparseFile implements Backend {
   readonly resize = (size: number) => this.#image.resize(size)
   readonly release = () => this.#image.release()
   readonly reopen = () => this.#image.reopen()
-  readonly probe = () => this.#image.probe()
+  readonly probe = (quick?: boolean) => this.#image.probe(quick)
   readonly quiet = () => this.#image.writeBack.quiet()
 
   constructor(image: OpenedImage, { readOnly, engine = 'auto', reopen = reopenImage }: ServingOptions) {
@@ -117,8 +117,8 @@ class SparseFile implements Backend {
     return this.#image.run(IO_READ, readFlags(this.#reads === 'nowait', length), target, start, length, offset)
   }
 
-  readSparse(headroom: number, length: number, offset: number): Promise<SparseRead | Outcome> {
-    return readSparse(this.#image, this.#reads === 'nowait', headroom, length, offset)
+  readSparse(headroom: number, length: number, offset: number, take?: TakeBuffer): Promise<SparseRead | Outcome> {
+    return readSparse(this.#image, this.#reads === 'nowait', headroom, length, offset, take)
   }
 
   async write(source: Uint8Array, start: number, length: number, offset: number, durable: boolean): Promise<Outcome> {
@@ -179,7 +179,7 @@ class SparseFile implements Backend {
 
   #change(kind: number, offset: number, length: number, durable: boolean): Promise<Outcome> {
     const flags = durable ? IO_FLAG_DURABLE : 0
-    const change = () => this.#standBack.during(() => this.#image.run(kind, flags, null, 0, length, offset))
+    const change = () => this.#standBack.during(() => this.#image.run(kind, flags, null, 0, length, offset), length)
     return durable ? this.#andStillThere(change) : change()
   }
 

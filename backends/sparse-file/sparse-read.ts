@@ -1,6 +1,6 @@
 // Reads that wait for storage: short ones through the ring, long ones by a thread that looks for holes first. Law: a hole
 // is told only where the kernel called it one; short reads bring its zeroes.
-import type { SparseRead } from '../backend.js'
+import type { SparseRead, TakeBuffer } from '../backend.js'
 import { IO_FLAG_RING, IO_READ, IO_READ_SPARSE } from '../native/file-io.js'
 import { DONE, type Outcome } from '../outcome.js'
 import type { HeldImage } from './held-image.js'
@@ -24,9 +24,10 @@ export async function readSparse(
   headroom: number,
   length: number,
   offset: number,
+  take: TakeBuffer = Buffer.allocUnsafeSlow,
 ): Promise<SparseRead | Outcome> {
   const { bytes, start, runsAt } = sparseReadRoom(headroom, length)
-  const buffer = Buffer.allocUnsafeSlow(bytes)
+  const buffer = take(bytes)
   if (length <= SHORT_READ_BYTES_MAX) {
     const outcome = await image.run(IO_READ, readFlags(nowait, length), buffer, start, length, offset)
     return outcome === DONE ? { buffer, start, runs: [{ length, hole: false, zero: false }] } : outcome

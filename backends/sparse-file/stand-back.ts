@@ -1,9 +1,12 @@
-// When writes are not tried in the calling thread: while an operation in the kernel holds the inode's lock for long, and
-// for a while after a write that stalled there.
+// When writes are not tried in the calling thread: while an operation in the kernel may hold the inode's lock for long, and
+// for a while after a write that stalled there. Law: what may be waited for in the thread is short, by the bytes it is about.
 import type { Outcome } from '../outcome.js'
 
 /** After an inline write that stalled, writes go to the pool for this long. */
 const STAND_BACK_MS = 250
+
+/** Zeroing or punching no more than this ends soon: 256 blocks of 4 KiB cannot be more extents than that. */
+const SHORT_BYTES_MAX = 1 << 20
 
 export class StandBack {
   #lockHolders = 0
@@ -28,8 +31,9 @@ export class StandBack {
     this.#until = performance.now() + STAND_BACK_MS
   }
 
-  /** Runs what holds the inode's lock for long. */
-  async during(run: () => Promise<Outcome>): Promise<Outcome> {
+  /** Runs what holds the inode's lock for long: a change of `length` bytes, or one that reads before it writes. */
+  async during(run: () => Promise<Outcome>, length = Number.MAX_SAFE_INTEGER): Promise<Outcome> {
+    if (length <= SHORT_BYTES_MAX) return run()
     this.#lockHolders += 1
     try {
       return await run()

@@ -5,7 +5,7 @@ import { DONE, errnoOf, isSyncFailure, type Outcome } from '../outcome.js'
 
 /** Bytes of a stream before their write-back is begun: enough for long requests, little enough to wait for. */
 const STEP_BYTES = 32 << 20
-/** A stream's write-back is begun no more often than this, and with three times the pause that beginning took last. */
+/** A stream's write-back is begun this long behind its first byte, and with three times the pause that beginning took last. */
 const STEP_MS = 1000
 const PAUSES = 3
 /** However fast they come, so many different bytes that nobody has begun to write are enough; scattered ones take longer. */
@@ -43,6 +43,7 @@ export class WriteBack {
 
   /** A write has reached the page cache. */
   wrote(offset: number, length: number): void {
+    if (this.#bytes === 0) this.#notBefore = Math.max(this.#notBefore, performance.now() + STEP_MS)
     this.#bytes += length
     if (offset === this.#lastEnd || length >= LARGE_BYTES) this.#streamed += length
     this.#lastEnd = offset + length
@@ -91,6 +92,11 @@ export class WriteBack {
     const outcome = await sync()
     this.#halted = isSyncFailure(outcome)
     return outcome
+  }
+
+  /** It could not be begun, and no probe has told of that. */
+  get hasFailed(): boolean {
+    return this.#failure !== DONE
   }
 
   /** What probes of both descriptions have found, or the errno of write-back that could not be begun, once. */

@@ -88,7 +88,7 @@ export class Durability {
    * there before. Asked of reads from the cache as well, which holes get into without a word.
    */
   readBack(offset: number, length: number): void {
-    if (!this.#unflushed.empty && this.#unflushed.intersects(offset, length)) this.#ask()
+    if (!this.#unflushed.empty && this.#unflushed.intersects(offset, length)) this.#ask(true)
   }
 
   /** Asks whether write-back has failed since the last sync; once a second, and after reads that missed the cache. */
@@ -96,8 +96,8 @@ export class Durability {
     if (!this.#unflushed.empty) this.#ask()
   }
 
-  #ask(): void {
-    const errno = errnoOf(this.#backend().probe())
+  #ask(quick = false): void {
+    const errno = errnoOf(this.#backend().probe(quick))
     if (errno !== 0) this.#failed(errno | SYNC_FAILED, 'write-back failed before any sync')
   }
 

@@ -6,7 +6,7 @@ import type { Export } from '../exports/export.js'
 import { giveBuffer, takeBuffer } from './buffer-pool.js'
 import { encodeReadHeader, encodeReadRuns, readHeaderBytes } from './replies.js'
 
-/** The parts of a whole reply; `pooled` is the pool's buffer behind the only one, given back when nobody needs it. */
+/** The parts of a whole reply; `pooled` is the pool's buffer behind them, given back when nobody needs it. */
 export interface ReadReply {
   readonly parts: readonly Uint8Array[]
   readonly pooled: Uint8Array | undefined
@@ -69,13 +69,22 @@ async function readPlain(backend: Backend, style: ReplyStyle, request: Request):
 
 async function readSparse(backend: Backend, style: ReplyStyle, request: Request): Promise<ReadReply | Outcome> {
   const headroom = readHeaderBytes(style)
-  const read = await backend.readSparse(headroom, request.length, request.offset)
-  if (typeof read === 'number') return read
+  const { length, offset } = request
+  let pooled: Uint8Array | undefined
+  const take = (bytes: number) => {
+    pooled = takeBuffer(bytes)
+    return pooled
+  }
+  const read = await backend.readSparse(headroom, length, offset, length < POOLED_MIN ? undefined : take)
+  if (typeof read === 'number') {
+    if (pooled !== undefined) giveBuffer(pooled)
+    return read
+  }
   const [only] = read.runs
   if (read.runs.length > 1 || only === undefined || only.zero) {
-    return { parts: encodeReadRuns(style, request, read), pooled: undefined }
+    return { parts: encodeReadRuns(style, request, read), pooled }
   }
   const at = read.start - headroom
   encodeReadHeader(viewOf(read.buffer), at, style, request)
-  return { parts: [read.buffer.subarray(at, read.start + request.length)], pooled: undefined }
+  return { parts: [read.buffer.subarray(at, read.start + length)], pooled }
 }

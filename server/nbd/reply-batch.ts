@@ -102,10 +102,15 @@ export class ReplyBatch {
   /** Gives bytes[0, end) away: to the kernel at once, and what it does not take to the event loop. */
   #give(bytes: Uint8Array, end: number, pooled: Uint8Array | undefined): void {
     const sent = this.#sendNow(bytes, end)
-    const rest = bytes.subarray(sent, end)
-    if (sent < end) this.#socket.write(rest, this.#written)
-    const taken = sent === end || this.#socket.writableLength === 0
-    if (sent < end) this.#lend(rest, taken ? 0 : (pooled?.length ?? end), taken ? undefined : pooled)
+    if (sent < end) this.#write(bytes.subarray(sent, end), pooled)
+    else if (pooled !== undefined) giveBuffer(pooled)
+  }
+
+  /** `bytes` is what it keeps of memory until it has left. */
+  #write(rest: Uint8Array, pooled: Uint8Array | undefined, bytes = pooled?.length ?? rest.length): void {
+    this.#socket.write(rest, this.#written)
+    const taken = this.#socket.writableLength === 0
+    this.#lend(rest, taken ? 0 : bytes, taken ? undefined : pooled)
     this.#given += rest.length
     if (taken && pooled !== undefined) giveBuffer(pooled)
   }
@@ -127,7 +132,7 @@ export class ReplyBatch {
 
   /**
    * Sends a reply that has its own buffers, which are the socket's from here on; `pooled` is the pool's buffer behind
-   * the only part, given back when it has left. Order among replies is free.
+   * them, given back when the last part has left. Order among replies is free.
    */
   send(parts: readonly Uint8Array[], pooled?: Uint8Array): void {
     this.flush()
@@ -135,8 +140,14 @@ export class ReplyBatch {
       if (pooled !== undefined) giveBuffer(pooled)
       return
     }
+    const last = parts.length - 1
+    if (last === 0 && parts[0] !== undefined) return this.#give(parts[0], parts[0].length, pooled)
+    // Many small parts leave in one writev(2) of libuv's.
     this.#socket.cork()
-    for (const part of parts) this.#give(part, part.length, pooled)
+    for (const [index, part] of parts.entries()) {
+      if (index === last) this.#write(part, pooled)
+      else this.#write(part, undefined, pooled === undefined ? part.length : 0)
+    }
     this.#socket.uncork()
   }
 
