@@ -141,6 +141,26 @@ for (const [when, sentBytes, failsBefore] of [
   })
 }
 
+test('the rest of a FUA WRITE is no success before what had landed in the old process is synced, though it is small', async (t) => {
+  const scope = lastFirst(t)
+  const server = await serverOf(scope)
+  const client = await RawClient.enter(join(server.folder, 'other'), 'simple')
+  scope.after(() => client.vanish())
+  const good = await attach(server.candor.uris[0] ?? '')
+  const payload = pattern(LENGTH, 7)
+  const frame = writeRequest('simple', 5n, OFFSET, payload, NBD_CMD_FLAG_FUA)
+  const sentBytes = LENGTH - 100 * KIB
+  await client.send(frame.subarray(0, sentBytes))
+  while ((await good.read(OFFSET + 5 * MIB - 1, 1))[0] !== payload[5 * MIB - 1]);
+  await server.upgrade()
+  assert.ok((await server.ask({ command: 'inject', name: 'disk', words: ['flush:EIO,count=1'] })).ok)
+  await client.send(frame.subarray(sentBytes))
+  const reply = await client.reply(noReadData)
+  assert.deepEqual([reply?.cookie, reply?.error], [5n, NBD_EIO], 'nothing has been synced')
+  await good.disconnect()
+  assert.ok((await server.stop()).code !== null)
+})
+
 /** Sends a part of a WRITE whose end is known, and the rest to the next process; returns the answer's error. */
 async function refusedAcross(scope: Scope, server: Lineage, frame: Uint8Array, sentBytes: number) {
   const client = await RawClient.enter(join(server.folder, 'other'), 'simple')
