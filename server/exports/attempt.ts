@@ -13,19 +13,17 @@ export interface Attempt {
   readonly isTrim: boolean
   /** It may allocate, and so falls under the reserve. */
   readonly takesSpace: boolean
-  /** The epoch under which a part of it landed elsewhere. */
-  readonly since?: number | undefined
   /** Asks storage, unless the client has gone while space was looked for. */
   readonly submit: () => Promise<Outcome>
 }
 
 /** A held request is attempted again, and each attempt meets the image and its state as they are by then. */
 export async function attemptChange(served: Export, attempt: Attempt): Promise<Outcome> {
-  const { offset, length, durable, isTrim, takesSpace, since, submit } = attempt
+  const { offset, length, durable, isTrim, takesSpace, submit } = attempt
   const { durability, room } = served
   served.inspect()
   if (durable && durability.failure !== DONE) return durability.failure
-  const epoch = since ?? durability.epoch
+  const { epoch } = durability
   const change = isTrim ? undefined : durability.begin(offset, length)
   const make = () => (takesSpace ? room.within(offset, length, submit) : submit())
   // A change that cannot be remembered is not made.

@@ -5,6 +5,7 @@ import { errnoOf, type Outcome, RESERVED } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { Latency } from '../observe/latency.js'
 import { hostSays, nbdErrorOf, refusalSays } from './nbd-errno.js'
+import type { Verdict } from './region.js'
 import { replyDone, replyError } from './replies.js'
 import type { ReplyBatch } from './reply-batch.js'
 
@@ -68,6 +69,14 @@ export class Answers {
     replyError(this.#batch, this.#style, request, nbdErrorOf(outcome), text, suspect)
     if (this.#serving) this.latency.failed(type, outcome)
     else this.#batch.flushSoon()
+  }
+
+  /** Says in a turn of its own what was known before. */
+  judged(request: DecodedRequest, verdict: Verdict): void {
+    this.turnBegins()
+    if (verdict.kind === 'refused') this.refuse(request, verdict.error)
+    else this.failed(request, verdict.outcome)
+    this.turnEnds()
   }
 
   /** The request's own fault, or the server's leaving, said within a turn: the image was not asked. */

@@ -5,7 +5,7 @@ import type { Export } from '../exports/export.js'
 import { type ByteSink, socketOn } from './adopt-socket.js'
 import type { ConnectionFault, ConnectionOptions } from './connection-options.js'
 import { Frames } from './frames.js'
-import { type ConnectionParts, goOn, lossOf, type MovedRequest } from './moved.js'
+import { type ConnectionParts, goOn, lossOf, type MovedRequest, unservedOf } from './moved.js'
 import { termsFor } from './negotiation.js'
 import { type LastWords, saidFarewell } from './peer-presence.js'
 import { ReceiveBuffer } from './receive-buffer.js'
@@ -65,7 +65,7 @@ export class Connection implements ByteSink {
   start(): void {
     const { leftover, progress } = this.#options
     if (!this.#started && progress !== undefined) goOn(this.parts, progress)
-    if (!this.#started) this.#guarded(() => this.#receive.feed(progress?.unserved.bytes ?? leftover))
+    if (!this.#started) this.#guarded(() => this.#receive.goOn(unservedOf(progress, leftover)))
     this.#started = true
     if (this.#receive.waiting) this.#resumeSoon()
     if (this.#leaving) this.#leaveWhenDone()

@@ -1,6 +1,7 @@
 // What a receive buffer needs of whoever serves its frames.
 import type { FrameHold } from './frame-hold.js'
 import type { PayloadSink } from './payload-feed.js'
+import type { Verdict } from './region.js'
 
 /** Who serves the frames. */
 export interface FrameSink {
@@ -22,8 +23,8 @@ export interface FrameSink {
   readonly streams: boolean
   /** A frame above FRAME_BYTES_MAX is put together, for which there was room. */
   hold(bytes: number): FrameHold | undefined
-  /** A frame above FRAME_BYTES_MAX begins at `at`; undefined: throw it away, and call `refuseOversize`. */
+  /** A frame above FRAME_BYTES_MAX begins at `at`; undefined: throw it away, and call `answerSkipped`. */
   openPayload(view: DataView, at: number): PayloadSink | undefined
-  /** A frame was too large and has passed; `header` is a copy of its first bytes. */
-  refuseOversize(header: Uint8Array): void
+  /** A frame was too large, or answered for elsewhere, and has passed; `header` is a copy of its first bytes. */
+  answerSkipped(header: Uint8Array, verdict: Verdict | undefined): void
 }

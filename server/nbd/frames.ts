@@ -7,6 +7,7 @@ import type { FrameSink } from './frame-sink.js'
 import { PAYLOAD_BYTES_MAX } from './negotiation.js'
 import type { PayloadBudget } from './payload-budget.js'
 import type { PayloadSink } from './payload-feed.js'
+import type { Verdict } from './region.js'
 import type { Transmission } from './transmission.js'
 
 export interface FramesOptions {
@@ -74,7 +75,7 @@ export class Frames implements FrameSink {
     return this.#transmission().openPayload(view, at)
   }
 
-  refuseOversize(header: Uint8Array): void {
-    this.#transmission().refuseOversize(decodeRequest(viewOf(header), 0, this.#extended, emptyRequest()))
+  answerSkipped(header: Uint8Array, verdict: Verdict | undefined): void {
+    this.#transmission().answerSkipped(decodeRequest(viewOf(header), 0, this.#extended, emptyRequest()), verdict)
   }
 }

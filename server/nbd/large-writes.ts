@@ -6,7 +6,9 @@ import type { Export } from '../exports/export.js'
 import { count, REQUESTS_AT } from '../observe/counters.js'
 import type { Answers } from './answers.js'
 import { type PayloadSink, PIECE_BYTES } from './payload-feed.js'
+import { restOf } from './piece-io.js'
 import { RefusedPayload } from './refused-payload.js'
+import type { Judged, Verdict } from './region.js'
 import { StreamedWrite } from './streamed-write.js'
 import type { StreamedWriteOptions } from './streamed-write-options.js'
 import { promisesDurability, type Terms, validate } from './validation.js'
@@ -19,11 +21,11 @@ export class LargeWrites {
   readonly #options: LargeWritesOptions
   readonly #export: Export
   readonly #answers: Answers
-  readonly #writes = new Set<StreamedWrite>()
+  readonly #writes = new Map<StreamedWrite, DecodedRequest>()
   #draining = false
   #frozen = false
   /** Payload that nobody wants is on its way. */
-  #refusing = false
+  #refused: Judged | undefined
 
   constructor(options: LargeWritesOptions) {
     this.#options = options
@@ -34,7 +36,7 @@ export class LargeWrites {
   /** Those that wait for storage; one whose payload has not come whole may wait for its client alone. */
   get inFlight(): number {
     let writes = 0
-    for (const { waitsForStorage } of this.#writes) if (waitsForStorage) writes += 1
+    for (const { waitsForStorage } of this.#writes.keys()) if (waitsForStorage) writes += 1
     return writes
   }
 
@@ -46,7 +48,7 @@ export class LargeWrites {
   /** Bytes that they hold. */
   get bytes(): number {
     let bytes = 0
-    for (const { queued } of this.#writes) bytes += queued * PIECE_BYTES
+    for (const { pieces } of this.#writes.keys()) bytes += pieces.length * PIECE_BYTES
     return bytes
   }
 
@@ -55,16 +57,20 @@ export class LargeWrites {
     this.#count(1)
     const own = { ...request }
     const refusal = this.#draining ? NBD_ESHUTDOWN : validate(own, this.#options.terms)
-    if (refusal !== NBD_SUCCESS) return this.#refused(own, () => this.#answers.refuse(own, refusal))
+    if (refusal !== NBD_SUCCESS) return this.#refuse(own, { kind: 'refused', error: refusal })
     const failure = this.#failure(own)
-    if (failure !== DONE) return this.#refused(own, () => this.#answers.failed(own, failure))
+    if (failure !== DONE) return this.#refuse(own, { kind: 'failed', outcome: failure })
     const onEnd = () => {
       this.#writes.delete(write)
       if (this.#frozen) this.#count(1)
     }
     const write = new StreamedWrite({ ...this.#options, request: own, since, onEnd })
-    this.#writes.add(write)
+    this.#writes.set(write, own)
     return write
+  }
+
+  get #unanswered(): number {
+    return this.#writes.size + (this.#refused === undefined ? 0 : 1)
   }
 
   #count(requests: number): void {
@@ -77,54 +83,67 @@ export class LargeWrites {
     return promisesDurability(request) ? this.#export.durability.failure : DONE
   }
 
-  #refused({ payloadLength }: DecodedRequest, answer: () => void): PayloadSink {
-    this.#refusing = true
-    return new RefusedPayload(payloadLength, () => {
-      this.#refusing = false
-      this.#answers.turnBegins()
-      answer()
-      this.#answers.turnEnds()
+  #refuse(request: DecodedRequest, verdict: Verdict): PayloadSink {
+    this.#refused = this.#judge(request, verdict)
+    return new RefusedPayload(request.payloadLength, () => {
+      this.#refused = undefined
+      if (this.#frozen) this.#count(1)
+      this.#answers.judged(request, verdict)
     })
   }
 
-  /** Some cannot go on in another process: they have failed, others wait for them, or replies tell where they began. */
+  #judge(request: DecodedRequest, verdict: Verdict): Judged {
+    return { header: restOf(request, 0, this.#options.terms.extended), verdict }
+  }
+
+  /** The one whose payload is thrown away as it comes: asked before `takeMoved`. */
+  get judged(): Judged | undefined {
+    for (const [{ failure }, request] of this.#writes)
+      if (failure !== undefined) return this.#judge(request, { kind: 'failed', outcome: failure })
+    return this.#refused
+  }
+
+  /** Some cannot go on in another process: others wait for them, or replies tell where they began. */
   get areFixed(): boolean {
-    if (this.#refusing) return true
-    for (const write of this.#writes)
+    for (const write of this.#writes.keys())
       if (!write.canMove || (this.#options.terms.extended && write.landing.bytes > 0)) return true
     return false
   }
 
+  get #going(): StreamedWrite[] {
+    return [...this.#writes.keys()].filter(({ failure }) => failure === undefined)
+  }
+
   /** The epochs under which those began that promise durability, in order. */
   get began(): number[] {
-    return [...this.#writes].filter(({ isDurable }) => isDurable).map(({ epoch }) => epoch)
+    return this.#going.filter(({ isDurable }) => isDurable).map(({ epoch }) => epoch)
   }
 
   /** What is left of them, as requests of their own, in order, the last one perhaps not whole; they are of no more use. */
   takeMoved(): Uint8Array[] {
-    return [...this.#writes].flatMap((write) => write.takeMoved(this.#options.terms.extended))
+    return this.#going.flatMap((write) => write.takeMoved(this.#options.terms.extended))
   }
 
   /** Another process is about to go on with them, where they are counted: its counters are taken before they are. */
   freeze(): void {
-    if (!this.#frozen) this.#count(-this.#writes.size)
+    if (!this.#frozen) this.#count(-this.#unanswered)
     this.#frozen = true
-    for (const { landing } of this.#writes) landing.freeze()
+    for (const { failure, landing } of this.#writes.keys()) if (failure === undefined) landing.freeze()
   }
 
   /** The export goes on here after all. */
   thaw(): void {
-    if (this.#frozen) this.#count(this.#writes.size)
+    if (this.#frozen) this.#count(this.#unanswered)
     this.#frozen = false
-    for (const write of this.#writes) write.thaw()
+    for (const write of this.#writes.keys()) write.thaw()
   }
 
   drain(): void {
     this.#draining = true
-    for (const write of [...this.#writes]) write.drain()
+    for (const write of [...this.#writes.keys()]) write.drain()
   }
 
   connectionLost(): void {
-    for (const write of [...this.#writes]) write.connectionLost()
+    for (const write of [...this.#writes.keys()]) write.connectionLost()
   }
 }

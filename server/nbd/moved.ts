@@ -77,16 +77,16 @@ export function takeOut(connection: Connection): Omit<MovedConnection, 'connecti
   const unsent = transport.takeOut()
   const lost = abandoned.lost && { code: abandoned.lost.code, message: abandoned.lost.message }
   const { disconnected, slow, large } = transmission
+  const { judged } = large
   const began = [...large.began, ...transmission.began]
-  const unserved = receive.unserved(large.takeMoved())
+  const unserved = receive.unserved(large.takeMoved(), judged)
   const progress = { unserved, began, unsent, requests: slow.takeMoved(), disconnected, lost }
   return { fd, size: connection.size, established, client, progress }
 }
 
 /** Puts a connection that has not begun to where another object left it. */
-export function goOn({ receive, transport, transmission }: ConnectionParts, progress: Progress): void {
+export function goOn({ transport, transmission }: ConnectionParts, progress: Progress): void {
   if (progress.unsent.length > 0) transport.batch.send([progress.unsent])
-  receive.goOn(progress.unserved)
   transmission.began = [...progress.began]
   transmission.disconnected = progress.disconnected
 }
@@ -94,4 +94,9 @@ export function goOn({ receive, transport, transmission }: ConnectionParts, prog
 /** Why the peer is read no more, if it is so. */
 export function lossOf(progress: Progress | undefined): ProtocolError | undefined {
   return progress?.lost && new ProtocolError(progress.lost.code as ProtocolErrorCode, progress.lost.message)
+}
+
+/** What comes first: what another object has left, or what came behind the handshake. */
+export function unservedOf(progress: Progress | undefined, leftover: Uint8Array): Unserved {
+  return progress?.unserved ?? { bytes: leftover, skip: 0, skippedHeader: undefined }
 }

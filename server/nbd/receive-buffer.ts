@@ -3,22 +3,15 @@
 //
 //     | headroom: the partial frame of last time | bytes that the kernel just put here                  |
 //                ^ carried                        ^ SLAB_START                 ^ end of what arrived
-import { viewOf } from 'nbd-protocol'
 import type { FrameSink } from './frame-sink.js'
 import { KeptFrame } from './kept-frame.js'
 import { PayloadFeed } from './payload-feed.js'
-import { ownRegion, type Region, release, type Unserved } from './region.js'
-import { SkippedFrame } from './skipped-frame.js'
+import { type Judged, ownRegion, type Region, release, type Unserved } from './region.js'
+import { leftOf, SkippedFrame, skippedOf } from './skipped-frame.js'
+import { HEADROOM_BYTES, SLAB_BYTES, slab, slabTarget, slabView } from './slab.js'
 
-const SLAB_BYTES = 4 << 20
-/** Partial frames up to this size are joined in front of the next arrival; larger ones get a buffer of their own. */
-const HEADROOM_BYTES = 64 << 10
 /** Larger frames are not put together: their payload is handed on as it comes. A whole MiB and its header are. */
 export const FRAME_BYTES_MAX = (1 << 20) + 32
-
-const slab = Buffer.allocUnsafeSlow(HEADROOM_BYTES + SLAB_BYTES)
-const slabView = viewOf(slab)
-const slabTarget = slab.subarray(HEADROOM_BYTES)
 
 const NOTHING = new Uint8Array(0)
 
@@ -90,15 +83,17 @@ export class ReceiveBuffer {
   }
 
   /** All that is left, as a copy, behind what the sink has left of large payloads; this buffer is of no more use. */
-  unserved(before: readonly Uint8Array[] = []): Unserved {
-    const bytes = Buffer.concat([...before, this.#feed?.partial ?? NOTHING, this.#unread])
+  unserved(before: readonly Uint8Array[] = [], judged?: Judged): Unserved {
+    const left = leftOf({ before, unread: this.#unread, feed: this.#feed, skipped: this.#skipped, judged })
     this.close()
-    return { bytes, skip: this.#skipped?.left ?? 0, skippedHeader: this.#skipped?.header }
+    return left
   }
 
-  /** Goes on where another buffer stopped, before anything has arrived here; the bytes are the caller's to feed. */
-  goOn({ skip, skippedHeader }: Omit<Unserved, 'bytes'>): void {
-    if (skippedHeader !== undefined) this.#skipped = new SkippedFrame(skip, skippedHeader)
+  /** Goes on where another buffer stopped, before anything has arrived here. @throws ProtocolError as `arrived` */
+  goOn(unserved: Unserved): void {
+    this.feed(unserved.bytes)
+    this.#skipped = skippedOf(unserved)
+    if (this.#skipped !== undefined) this.#pass(this.#skipped, 0)
   }
 
   /** Takes bytes that came elsewhere; what was lent to the kernel stays lent. @throws ProtocolError as `arrived` */
@@ -200,7 +195,7 @@ export class ReceiveBuffer {
     const passed = frame.pass(length)
     if (frame.left === 0) {
       this.#skipped = undefined
-      this.#sink.refuseOversize(frame.header)
+      this.#sink.answerSkipped(frame.header, frame.verdict)
     }
     return passed
   }

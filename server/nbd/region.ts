@@ -1,5 +1,6 @@
 // Bytes that came and are not served yet. Law: memory that nobody shares is given back as soon as nobody needs it.
 import { viewOf } from 'nbd-protocol'
+import type { Outcome } from '../../backends/index.js'
 import { discard, giveBuffer } from './buffer-pool.js'
 import type { FrameHold } from './frame-hold.js'
 
@@ -26,12 +27,24 @@ export function release({ bytes, pooled, hold }: Region, shared: Uint8Array): vo
   else if (bytes !== shared) discard(bytes)
 }
 
+/** What the client of a request is to hear when its payload has passed. */
+export type Verdict =
+  | { readonly kind: 'refused'; readonly error: number }
+  | { readonly kind: 'failed'; readonly outcome: Outcome }
+
+/** A request whose payload is thrown away as it comes. */
+export interface Judged {
+  readonly header: Uint8Array
+  readonly verdict: Verdict
+}
+
 /** What a stream brought and nobody has served: how it goes on where another buffer takes it over. */
 export interface Unserved {
   /** In the order in which they came. */
   readonly bytes: Uint8Array
-  /** Bytes still to come of a frame that is too large, and is thrown away. */
+  /** Bytes still to come behind them of a frame that is thrown away. */
   readonly skip: number
   /** The first bytes of that frame. */
   readonly skippedHeader: Uint8Array | undefined
+  readonly verdict?: Verdict | undefined
 }

@@ -23,6 +23,7 @@ import { copyOf, giveBuffer, type OwnedPayload } from './buffer-pool.js'
 import { submitChange, takesSpace } from './changes.js'
 import type { MovedRequest } from './moved.js'
 import type { PayloadBudget } from './payload-budget.js'
+import { syncPieces } from './piece-io.js'
 import { type ReadReply, readUnharmed } from './read-reply.js'
 import { changesImage } from './validation.js'
 
@@ -220,12 +221,15 @@ export class SlowRequests {
     return outcome
   }
 
-  #attempt(request: Begun, payload: Uint8Array): Promise<Outcome> {
+  async #attempt(request: Begun, payload: Uint8Array): Promise<Outcome> {
     const { type, offset, length, since } = request
-    const durable = (request.flags & NBD_CMD_FLAG_FUA) !== 0
+    const promises = (request.flags & NBD_CMD_FLAG_FUA) !== 0
+    // What has landed of it elsewhere is not durable by the rest's being so: all of it is synced when the rest is written.
+    const durable = promises && since === undefined
     const submit = async () => (this.#lost ? RESERVED : submitChange(this.#export.backend, request, payload, durable))
     const how = { durable, isTrim: type === NBD_CMD_TRIM, takesSpace: takesSpace(request) }
-    return attemptChange(this.#export, { offset, length, ...how, since, submit })
+    const outcome = await attemptChange(this.#export, { offset, length, ...how, submit })
+    return outcome === DONE && promises && since !== undefined ? syncPieces(this.#export, type, since) : outcome
   }
 
   #other({ type, offset, length }: DecodedRequest): Promise<Outcome> {

@@ -22,7 +22,7 @@ export class StreamedWrite implements PayloadSink {
   readonly #options: StreamedWriteOptions
   readonly #request: DecodedRequest
   readonly #sinceMs = performance.now()
-  readonly #pieces: PieceQueue
+  readonly pieces: PieceQueue
   #claim: WriteClaim | undefined
   #received = 0
   readonly landing: Landing
@@ -38,7 +38,7 @@ export class StreamedWrite implements PayloadSink {
     this.#request = { ...options.request }
     const { served, budget, request } = options
     const write = (piece: Uint8Array, offset: number) => this.#writeLater(piece, offset)
-    this.#pieces = new PieceQueue({ served, budget, command: request.type, write, left: () => this.#pieceLeft() })
+    this.pieces = new PieceQueue({ served, budget, command: request.type, write, left: () => this.#pieceLeft() })
     this.bytes = request.payloadLength
     this.landing = new Landing(served.counters)
   }
@@ -46,16 +46,12 @@ export class StreamedWrite implements PayloadSink {
   /** What waits for space, or for an operator, is read to its end: requests behind it are not to wait as well. */
   get busy(): boolean {
     const { space, recess } = this.#options.served
-    return this.#pieces.length >= QUEUED_MAX && space.held === 0 && !recess.active
-  }
-
-  get queued(): number {
-    return this.#pieces.length
+    return this.pieces.length >= QUEUED_MAX && space.held === 0 && !recess.active
   }
 
   /** It waits for storage, and not for the rest of its payload. */
   get waitsForStorage(): boolean {
-    return this.#pieces.length > 0 || this.#ending || (this.#received === this.bytes && !this.#over)
+    return this.pieces.length > 0 || this.#ending || (this.#received === this.bytes && !this.#over)
   }
 
   take(bytes: Uint8Array, at: number, length: number, pooled?: Uint8Array): boolean {
@@ -68,7 +64,7 @@ export class StreamedWrite implements PayloadSink {
     }
     const { served } = this.#options
     this.#claim ??= new WriteClaim(this.#options, () => this.#silent())
-    const mayWrite = this.#claim.isMyTurn && this.#pieces.length === 0
+    const mayWrite = this.#claim.isMyTurn && this.pieces.length === 0
     const outcome = mayWrite ? writePieceNow(served, bytes, at, length, offset) : WOULD_BLOCK
     if (outcome !== WOULD_BLOCK) {
       this.#judge(outcome, length)
@@ -85,18 +81,18 @@ export class StreamedWrite implements PayloadSink {
 
   /** Nothing has come for a while: that is bad where others wait for it, and storage is not what it waits for. */
   #silent(): void {
-    if (this.#claim?.delays && this.#pieces.length === 0 && this.#received < this.bytes) this.#options.onStall()
+    if (this.#claim?.delays && this.pieces.length === 0 && this.#received < this.bytes) this.#options.onStall()
     else this.#claim?.touch()
   }
 
   #queue(piece: OwnedPayload, offset: number): void {
     if (!this.#deferred) count(this.#options.served.counters, DEFERRED_AT + commandIndex(this.#request.type))
     this.#deferred = true
-    this.#pieces.add(piece, offset)
+    this.pieces.add(piece, offset)
   }
 
   #pieceLeft(): void {
-    if (this.#lost && this.#pieces.length === 0 && !this.#ending) this.#abandon()
+    if (this.#lost && this.pieces.length === 0 && !this.#ending) this.#abandon()
     this.#claim?.touch()
     this.#options.answers.settled()
   }
@@ -144,11 +140,10 @@ export class StreamedWrite implements PayloadSink {
 
   /** No piece is given to storage after this. */
   #end(outcome: Outcome): void {
-    const { served } = this.#options
     this.#claim?.finish(outcome === DONE)
     if (outcome !== DONE || !this.isDurable) return this.#tell(outcome)
     this.#ending = true
-    void syncPieces(served, this.#request.type, this.epoch).then((told) => this.#tell(told))
+    void syncPieces(this.#options.served, this.#request.type, this.epoch).then((told) => this.#tell(told))
   }
 
   /** The epoch from which on it forgets no failure, wherever the rest lands. */
@@ -190,20 +185,24 @@ export class StreamedWrite implements PayloadSink {
     this.#options.answers.settled()
   }
 
-  /** Nothing was told yet, and nobody waits behind it: the rest may become a request of its own. */
+  /** What it has failed with, and its client hears when all has come. */
+  get failure(): Outcome | undefined {
+    return this.#told
+  }
+
+  /** It has failed, or nobody waits behind it: the rest may become a request of its own. */
   get canMove(): boolean {
-    return this.#told === undefined && !this.#ending && !(this.landing.bytes > 0 && this.#claim?.delays)
+    return this.#told !== undefined || (!this.#ending && !(this.landing.bytes > 0 && this.#claim?.delays))
   }
 
   /** The rest as a request of its own, with what has come of it; this write is of no more use. */
   takeMoved(extended: boolean): Uint8Array[] {
-    const header = restOf(this.#request, this.landing.bytes, extended)
-    const bytes = this.#pieces.takeAside()
+    const rest = [restOf(this.#request, this.landing.bytes, extended), ...this.pieces.takeAside()]
     this.#claim?.finish(false)
     this.#letGo()
     this.#told = MOVED
     this.#over = true
-    return [header, ...bytes]
+    return rest
   }
 
   /** What was put aside while the export was frozen is written after all. */
@@ -211,7 +210,7 @@ export class StreamedWrite implements PayloadSink {
     this.came()
     this.landing.thaw()
     let offset = this.#request.offset + this.landing.bytes
-    for (const bytes of this.#pieces.takeAside()) {
+    for (const bytes of this.pieces.takeAside()) {
       this.#queue({ bytes, pooled: undefined }, offset)
       offset += bytes.length
     }
@@ -219,8 +218,8 @@ export class StreamedWrite implements PayloadSink {
 
   /** The server leaves: what storage has not been given yet, it will not be. What has come whole is finished. */
   drain(): void {
-    if (this.#received === this.bytes || this.#told !== undefined) return
-    this.#pieces.whenEmpty(() => {
+    if (this.#received === this.bytes) return
+    this.pieces.whenEmpty(() => {
       if (this.#told === undefined && !this.#lost) this.#end(SHUT_DOWN)
     })
   }
@@ -229,7 +228,7 @@ export class StreamedWrite implements PayloadSink {
   connectionLost(): void {
     if (this.#lost) return
     this.#lost = true
-    if (this.#pieces.length === 0 && !this.#ending) this.#abandon()
+    if (this.pieces.length === 0 && !this.#ending) this.#abandon()
   }
 
   #abandon(): void {

@@ -28,6 +28,7 @@ import { copyOf, ownedCopy } from './buffer-pool.js'
 import { LargeWrites } from './large-writes.js'
 import type { PayloadSink } from './payload-feed.js'
 import { FRAME_BYTES_MAX } from './receive-buffer.js'
+import type { Verdict } from './region.js'
 import { encodeReadHeader, readHeaderBytes } from './replies.js'
 import type { ReplyBatch } from './reply-batch.js'
 import { SlowRequests } from './slow-requests.js'
@@ -156,12 +157,10 @@ export class Transmission {
     return type === NBD_CMD_WRITE && (flags & NBD_CMD_FLAG_FUA) !== 0 ? this.began.shift() : undefined
   }
 
-  /** Answers a request whose payload was too large to be kept, and was thrown away as it came. */
-  refuseOversize(request: DecodedRequest): void {
+  /** Answers a request whose payload was thrown away as it came: too large to be kept, unless there is a verdict. */
+  answerSkipped(request: DecodedRequest, verdict: Verdict = { kind: 'refused', error: NBD_EINVAL }): void {
     count(this.#export.counters, REQUESTS_AT + commandIndex(request.type))
-    this.answers.turnBegins()
-    this.answers.refuse(request, NBD_EINVAL)
-    this.answers.turnEnds()
+    this.answers.judged(request, verdict)
   }
 
   #take(request: DecodedRequest, bytes: Uint8Array, at: number): void {

@@ -7,7 +7,7 @@ import type { Established, Peer } from '../nbd/negotiation.js'
 import type { Sections } from '../observe/counter-sections.js'
 import type { HttpAddress } from '../observe/http.js'
 
-export const HAND_OVER_FORMAT = 1
+export const HAND_OVER_FORMAT = 2
 /** Where the process that takes over finds its end of the socket. */
 export const UPGRADE_VARIABLE = 'CANDOR_UPGRADE_FD'
 export const UPGRADE_FD = 3

@@ -40,7 +40,7 @@ function sinkOf(own: Partial<FrameSink>): FrameSink {
     frameBytes: (view, at, end) => (end - at < HEADER_BYTES ? undefined : frameSize(view, at, false)),
     serve: (_bytes, _view, at) => at,
     hold: () => undefined,
-    refuseOversize: () => assert.fail('nothing is too large'),
+    answerSkipped: () => assert.fail('nothing is too large'),
     openPayload: () => assert.fail('no payload is handed on'),
     ...own,
   }

@@ -70,11 +70,11 @@ const PROGRAMS: Readonly<Record<string, { readonly text: string; readonly why: R
     text: `import { writeSync } from 'node:fs'
       writeSync(3, JSON.stringify({ kind: 'hello', format: 999, version: '9.9.9' }) + '\\n')
       setInterval(() => {}, 1000)`,
-    why: /candor 9.9.9 takes over in format 999, and this process hands over in format 1: restart it instead/,
+    why: /candor 9.9.9 takes over in format 999, and this process hands over in format 2: restart it instead/,
   },
   'is ready and then says nothing': {
     text: `import { writeSync } from 'node:fs'
-      writeSync(3, JSON.stringify({ kind: 'hello', format: 1, version: '9.9.9' }) + '\\n')
+      writeSync(3, JSON.stringify({ kind: 'hello', format: 2, version: '9.9.9' }) + '\\n')
       writeSync(3, JSON.stringify({ kind: 'prepared' }) + '\\n')
       setInterval(() => {}, 1000)`,
     why: /the new process did not get as far as 'ready'/,
@@ -82,7 +82,7 @@ const PROGRAMS: Readonly<Record<string, { readonly text: string; readonly why: R
   },
   'dies when it has everything': {
     text: `import { writeSync } from 'node:fs'
-      writeSync(3, JSON.stringify({ kind: 'hello', format: 1, version: '9.9.9' }) + '\\n')
+      writeSync(3, JSON.stringify({ kind: 'hello', format: 2, version: '9.9.9' }) + '\\n')
       writeSync(3, JSON.stringify({ kind: 'prepared' }) + '\\n')
       writeSync(3, JSON.stringify({ kind: 'ready' }) + '\\n')
       setTimeout(() => process.exit(4), 300)`,

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { NBD_CMD_FLAG_FUA, NBD_EIO } from 'nbd-protocol'
-import { imageAt } from '../support/controlled.js'
+import { imageAt, until } from '../support/controlled.js'
 import { attach, KIB, lastFirst, MIB, type Scope } from '../support/faults.js'
 import { noReadData, pattern } from '../support/large-writes.js'
 import { type Lineage, startLineage } from '../support/lineage.js'
@@ -12,6 +12,8 @@ import { type Style, writeRequest } from '../support/raw-bytes.js'
 import { RawClient } from '../support/raw-client.js'
 
 const SIZE = 32 * MIB
+const [EIO, EINVAL, ENOSPC] = [5, 22, 28]
+const WRITES = /^candor_requests_total.*write"/
 const LENGTH = 6 * MIB
 const OFFSET = MIB + 512
 
@@ -48,7 +50,7 @@ for (const [what, sentBytes] of [
     assert.equal((await client.reply(noReadData))?.cookie, 6n)
     assert.equal(client.received - before, 32, 'something was answered twice')
     const samples = await server.candor.metrics()
-    const writes = [...samples].find(([name]) => /^candor_requests_total.*write"/.test(name))
+    const writes = [...samples].find(([name]) => WRITES.test(name))
     assert.equal(writes?.[1], 2)
     await good.disconnect()
     assert.equal((await server.stop()).code, 0)
@@ -138,3 +140,85 @@ for (const [when, sentBytes, failsBefore] of [
     assert.equal((await server.stop()).code, 0)
   })
 }
+
+test('the rest of a FUA WRITE is no success before what had landed in the old process is synced, though it is small', async (t) => {
+  const scope = lastFirst(t)
+  const server = await serverOf(scope)
+  const client = await RawClient.enter(join(server.folder, 'other'), 'simple')
+  scope.after(() => client.vanish())
+  const good = await attach(server.candor.uris[0] ?? '')
+  const payload = pattern(LENGTH, 7)
+  const frame = writeRequest('simple', 5n, OFFSET, payload, NBD_CMD_FLAG_FUA)
+  const sentBytes = LENGTH - 100 * KIB
+  await client.send(frame.subarray(0, sentBytes))
+  while ((await good.read(OFFSET + 5 * MIB - 1, 1))[0] !== payload[5 * MIB - 1]);
+  await server.upgrade()
+  assert.ok((await server.ask({ command: 'inject', name: 'disk', words: ['flush:EIO,count=1'] })).ok)
+  await client.send(frame.subarray(sentBytes))
+  const reply = await client.reply(noReadData)
+  assert.deepEqual([reply?.cookie, reply?.error], [5n, NBD_EIO], 'nothing has been synced')
+  await good.disconnect()
+  assert.ok((await server.stop()).code !== null)
+})
+
+/** Sends a part of a WRITE whose end is known, and the rest to the next process; returns the answer's error. */
+async function refusedAcross(scope: Scope, server: Lineage, frame: Uint8Array, sentBytes: number) {
+  const client = await RawClient.enter(join(server.folder, 'other'), 'simple')
+  scope.after(() => client.vanish())
+  await client.send(frame.subarray(0, sentBytes))
+  const came = async () => [...(await server.candor.metrics())].find(([name]) => WRITES.test(name))?.[1]
+  await until('the WRITE', came, (writes) => writes === 1)
+  for (let times = 0; times < 2; times++) await server.upgrade()
+  await client.send(frame.subarray(sentBytes))
+  await client.send(writeRequest('simple', 6n, 0, pattern(KIB, 3)))
+  const refused = await client.reply(noReadData)
+  assert.equal(refused?.cookie, 5n)
+  const next = await client.reply(noReadData)
+  assert.deepEqual([next?.cookie, next?.error], [6n, 0])
+  assert.equal(await came(), 2)
+  return refused.error
+}
+
+for (const sentBytes of [29, MIB, 2 * MIB + 27]) {
+  test(`a WRITE past the end of which ${sentBytes} bytes came keeps no upgrade from being, and is refused when all has come`, async (t) => {
+    const scope = lastFirst(t)
+    const server = await serverOf(scope)
+    const frame = writeRequest('simple', 5n, SIZE - MIB, pattern(2 * MIB, 7))
+    assert.equal(await refusedAcross(scope, server, frame, sentBytes), ENOSPC)
+    assert.equal((await server.stop()).code, 0)
+  })
+}
+
+test('a WRITE that has failed in its middle keeps no upgrade from being, and its error is told when all has come', async (t) => {
+  const scope = lastFirst(t)
+  const server = await serverOf(scope)
+  assert.equal((await server.ctl('inject', 'disk', 'write:EIO@2M-3M')).code, 0)
+  const frame = writeRequest('simple', 5n, MIB, pattern(4 * MIB, 7))
+  assert.equal(await refusedAcross(scope, server, frame, 3 * MIB), EIO)
+  const written = [...(await server.candor.metrics())].find(([name]) => /^candor_written_bytes_total/.test(name))?.[1]
+  assert.equal(written, KIB)
+  assert.equal((await server.stop()).code, 0)
+})
+
+test('a frame that is too large, behind a WRITE that waits, is thrown away behind it by the next process too', async (t) => {
+  const scope = lastFirst(t)
+  const server = await serverOf(scope)
+  assert.equal((await server.ctl('release', 'disk')).code, 0)
+  const client = await RawClient.enter(join(server.folder, 'other'), 'simple')
+  scope.after(() => client.vanish())
+  const payload = pattern(2 * MIB, 7)
+  const large = writeRequest('simple', 5n, OFFSET, payload)
+  const tooLarge = writeRequest('simple', 6n, 0, Buffer.alloc(33 * MIB))
+  await client.send(Buffer.concat([large, tooLarge.subarray(0, 8 * MIB)]))
+  await server.upgrade()
+  await client.send(tooLarge.subarray(8 * MIB))
+  const refused = await client.reply(noReadData)
+  assert.deepEqual([refused?.cookie, refused?.error], [6n, EINVAL])
+  assert.equal((await server.ctl('resume', 'disk')).code, 0)
+  const reply = await client.reply(noReadData)
+  assert.deepEqual([reply?.cookie, reply?.error], [5n, 0])
+  const good = await attach(server.candor.uris[0] ?? '')
+  assert.ok(Buffer.from(await good.read(OFFSET, payload.length)).equals(payload))
+  await good.disconnect()
+  assert.equal((await server.stop()).code, 0)
+})
