@@ -45,7 +45,8 @@ import {
   VIRTIO_BLK_T_OUT,
   VIRTIO_F_VERSION_1,
 } from 'vhost-user-protocol'
-import { lastFirst, type Scope } from '../support/faults.js'
+import { lastFirst, MIB, type Scope } from '../support/faults.js'
+import type { GuestMemory } from '../support/vhost-guest.js'
 import { turnCache } from '../support/vhost-user-cache.js'
 import { newChannel } from '../support/vhost-user-channel.js'
 import { CACHED, FrontEnd, NEEDED } from '../support/vhost-user-guest.js'
@@ -84,12 +85,24 @@ async function makeDevice(front: FrontEnd, offset: number): Promise<bigint> {
   return offered
 }
 
+/** Memory that was plugged in while the guest ran: a device that is started tells of it with the rest, in one message. */
+const PLUGGED_REGIONS = 8
+const PLUGGED_BYTES = 2 * MIB
+const plugged = ({ region }: GuestMemory) =>
+  Array.from({ length: PLUGGED_REGIONS }, (_, index) => {
+    const beyond = region.size + BigInt(index * PLUGGED_BYTES)
+    const [guestAddress, userAddress] = [region.guestAddress + beyond, region.userAddress + beyond]
+    return { ...region, guestAddress, userAddress, size: BigInt(PLUGGED_BYTES) }
+  })
+
 /** What it does each time a driver comes up. */
 async function activate(front: FrontEnd, features: bigint, base: number): Promise<void> {
   const { ring, kick, call, memory } = front.machine
   const file = encodeVringFile({ index: 0, hasDescriptor: true })
   await front.tell(VHOST_USER_SET_FEATURES, encodeU64(features))
-  await front.tell(VHOST_USER_SET_MEM_TABLE, encodeMemoryTable([memory.region]), [memory.region.fd])
+  const regions = [memory.region, ...plugged(memory)]
+  const fds = regions.map(({ fd }) => fd)
+  await front.tell(VHOST_USER_SET_MEM_TABLE, encodeMemoryTable(regions), fds)
   await front.tell(VHOST_USER_SET_VRING_NUM, encodeVringState({ index: 0, num: ring.size }))
   await front.useLog()
   const { descriptors: descriptor, driver: available, device: used } = ring
