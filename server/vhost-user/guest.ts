@@ -66,6 +66,11 @@ export class Guest {
     return requests
   }
 
+  /** A ring runs: the driver uses its device. */
+  get isStarted(): boolean {
+    return this.#rings.size > 0
+  }
+
   carryOut(order: Order): Result | Promise<Result> {
     const { device, onChannel } = this.#options
     switch (order.do) {
