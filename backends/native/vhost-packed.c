@@ -99,13 +99,13 @@ int vhost_packed_next(struct vhost_ring *ring) {
   return id;
 }
 
-void vhost_packed_push(struct vhost_ring *ring, uint16_t id, uint32_t written) {
+void vhost_packed_push(struct vhost_ring *ring, uint16_t id, uint32_t length) {
   const struct vhost_chain *chain = ring->chains[id];
   uint8_t *slot = at(ring, ring->used);
   uint16_t *flags = flags_of(ring, ring->used);
   const uint16_t mine = (uint16_t)((ring->used_wrap ? AVAIL | USED : 0) | VHOST_DESC_WRITE);
   *(guest16 *)(slot + 12) = chain->buffer_id;
-  *(guest32 *)(slot + 8) = written;
+  *(guest32 *)(slot + 8) = length;
   move(ring, &ring->used, &ring->used_wrap, chain->ring_descs);
   const struct vhost_log_place place = {ring->used, ring->used_wrap};
   vhost_log_completing_packed(&ring->log, id, place);

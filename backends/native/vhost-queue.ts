@@ -193,8 +193,9 @@ export class VhostQueue {
   }
 
   /**
-   * Answers a request: the status byte, then the used ring; `written` is what was put into the guest's memory, without
-   * the status byte. Once for each id that `requests` told of, also after `broken` and `stop`, when it writes nothing.
+   * Answers a request: the status byte, then the used ring; `written` is what was put into the guest's memory from the front
+   * of its data on, without the status byte. Once for each id that `requests` told of, also after `broken` and `stop`, when
+   * it writes nothing.
    * @throws for an id that is not out
    */
   complete(id: number, status: number, written: number): void {

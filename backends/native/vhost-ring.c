@@ -144,9 +144,12 @@ int vhost_ring_next(struct vhost_ring *ring) {
 
 void vhost_ring_complete(struct vhost_ring *ring, uint16_t id, uint8_t status, uint32_t written) {
   if (ring->running && sound(ring)) {
-    *(volatile uint8_t *)ring->chains[id]->status = status;
-    if (ring->packed) vhost_packed_push(ring, id, written + 1);
-    else vhost_split_push(ring, id, written + 1);
+    const struct vhost_chain *chain = ring->chains[id];
+    *(volatile uint8_t *)chain->status = status;
+    /* What is told begins at the front (virtio 1.2, 2.7.8.2): the status byte is part of it when all before it was written. */
+    const uint32_t length = written == chain->in_length ? written + 1 : written;
+    if (ring->packed) vhost_packed_push(ring, id, length);
+    else vhost_split_push(ring, id, length);
   }
   ring->out -= 1;
   spare(ring, id);

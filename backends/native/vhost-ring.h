@@ -51,6 +51,7 @@ void vhost_ring_close(struct vhost_ring *ring);
 void vhost_ring_start(struct vhost_ring *ring);
 /* The id of the next request, VHOST_RING_NONE, or VHOST_RING_BROKEN. */
 int vhost_ring_next(struct vhost_ring *ring);
+/* `written`: bytes of data, from the front on. */
 void vhost_ring_complete(struct vhost_ring *ring, uint16_t id, uint8_t status, uint32_t written);
 /* Whether the driver wants to be told of what was completed since this was asked last. */
 bool vhost_ring_wants_call(struct vhost_ring *ring);
@@ -67,10 +68,10 @@ struct vhost_chain *vhost_ring_begin(struct vhost_ring *ring, uint16_t id);
 /* The chain cannot be served, for this reason: VHOST_RING_BROKEN. */
 int vhost_ring_drop(struct vhost_ring *ring, uint16_t id, const char *reason);
 
-/* The two kinds. `next` is called with room for one more, `push` with the status byte written. */
+/* The two kinds. `next` is called with room for one more, `push` with the status byte written and the length to tell. */
 void vhost_split_start(struct vhost_ring *ring);
 int vhost_split_next(struct vhost_ring *ring);
-void vhost_split_push(struct vhost_ring *ring, uint16_t id, uint32_t written);
+void vhost_split_push(struct vhost_ring *ring, uint16_t id, uint32_t length);
 bool vhost_split_wants_call(struct vhost_ring *ring);
 void vhost_split_hush(struct vhost_ring *ring);
 void vhost_split_listen(struct vhost_ring *ring);
@@ -78,7 +79,7 @@ bool vhost_split_ready(const struct vhost_ring *ring);
 
 void vhost_packed_start(struct vhost_ring *ring);
 int vhost_packed_next(struct vhost_ring *ring);
-void vhost_packed_push(struct vhost_ring *ring, uint16_t id, uint32_t written);
+void vhost_packed_push(struct vhost_ring *ring, uint16_t id, uint32_t length);
 bool vhost_packed_wants_call(struct vhost_ring *ring);
 void vhost_packed_hush(struct vhost_ring *ring);
 void vhost_packed_listen(struct vhost_ring *ring);

@@ -67,10 +67,10 @@ int vhost_split_next(struct vhost_ring *ring) {
   return head;
 }
 
-void vhost_split_push(struct vhost_ring *ring, uint16_t id, uint32_t written) {
+void vhost_split_push(struct vhost_ring *ring, uint16_t id, uint32_t length) {
   uint8_t *element = ring->device + 4 + 8 * (size_t)(ring->used & (ring->size - 1));
   *(guest32 *)element = id;
-  *(guest32 *)(element + 4) = written;
+  *(guest32 *)(element + 4) = length;
   vhost_log_completing_split(&ring->log, id);
   ring->used += 1;
   __atomic_store_n(field16(ring->device, 2), ring->used, __ATOMIC_RELEASE);

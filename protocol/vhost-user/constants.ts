@@ -49,8 +49,6 @@ export const VHOST_USER_VRING_NOFD_FLAG = 1 << 8
 export const VHOST_USER_CONFIG_BYTES_MAX = 256
 /** rust-vmm's name for where the space begins, as its front-ends ask for it: at this offset, where the specification says 0. */
 export const VHOST_USER_CONFIG_OFFSET = 0x100
-/** Regions of SET_MEM_TABLE, each with a descriptor. */
-export const VHOST_USER_MEM_TABLE_REGIONS_MAX = 8
 
 // Protocol features, as the numbers of their bits.
 export const VHOST_USER_PROTOCOL_F_MQ = 0

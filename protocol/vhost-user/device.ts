@@ -5,6 +5,7 @@ export interface Device {
   readonly features: bigint
   readonly protocolFeatures: bigint
   readonly queuesMax: number
+  /** Regions of memory: cloud-hypervisor tells of all that were plugged in one message, when it comes again. */
   readonly memorySlotsMax: number
   /** These bytes of the configuration space as it is now, which the front-end is told. */
   readonly config: (offset: number, size: number) => Uint8Array

@@ -3,7 +3,6 @@ import { LITTLE, viewOf, written } from './bytes.js'
 import {
   VHOST_USER_CONFIG_BYTES_MAX,
   VHOST_USER_CONFIG_OFFSET,
-  VHOST_USER_MEM_TABLE_REGIONS_MAX,
   VHOST_USER_VRING_INDEX_MASK,
   VHOST_USER_VRING_NOFD_FLAG,
 } from './constants.js'
@@ -148,9 +147,7 @@ export function decodeMemoryTable(bytes: Uint8Array): MemoryRegion[] | undefined
   if (bytes.length < TABLE_HEADER_BYTES) return undefined
   const view = viewOf(bytes)
   const count = view.getUint32(0, LITTLE)
-  if (count > VHOST_USER_MEM_TABLE_REGIONS_MAX || bytes.length !== TABLE_HEADER_BYTES + count * REGION_BYTES) {
-    return undefined
-  }
+  if (bytes.length !== TABLE_HEADER_BYTES + count * REGION_BYTES) return undefined
   return Array.from({ length: count }, (_, index) => regionAt(view, TABLE_HEADER_BYTES + index * REGION_BYTES))
 }
 

@@ -10,7 +10,6 @@ import {
   VHOST_USER_GET_QUEUE_NUM,
   VHOST_USER_GET_STATUS,
   VHOST_USER_GET_VRING_BASE,
-  VHOST_USER_MEM_TABLE_REGIONS_MAX,
   VHOST_USER_PROTOCOL_F_BACKEND_REQ,
   VHOST_USER_PROTOCOL_F_CONFIG,
   VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
@@ -123,7 +122,7 @@ export const RULES: { readonly [Each in Request]: Rule<Bodies[Each]> } = {
   [VHOST_USER_SET_OWNER]: rule(decodeEmpty),
   [VHOST_USER_RESET_OWNER]: rule(decodeEmpty),
   [VHOST_USER_SET_MEM_TABLE]: rule(decodeMemoryTable, {
-    descriptors: ({ length }) => ({ min: length, max: Math.min(length, VHOST_USER_MEM_TABLE_REGIONS_MAX) }),
+    descriptors: ({ length }) => ({ min: length, max: length }),
   }),
   [VHOST_USER_SET_VRING_NUM]: rule(decodeVringState),
   [VHOST_USER_SET_VRING_ADDR]: rule(decodeVringAddress, { phases: AGREED }),

@@ -101,14 +101,14 @@ const HANDLERS: Handlers = {
   },
   [VHOST_USER_GET_QUEUE_NUM]: (_, { device }) => ({ now: encodeU64(BigInt(device.queuesMax)) }),
   [VHOST_USER_GET_MAX_MEM_SLOTS]: (_, { device }) => ({ now: encodeU64(BigInt(device.memorySlotsMax)) }),
-  [VHOST_USER_SET_MEM_TABLE]: (table, { take }) => {
+  [VHOST_USER_SET_MEM_TABLE]: (table, { device, take }) => {
+    if (table.length > device.memorySlotsMax) return { refused: `${table.length} regions of memory are too many` }
     const descriptors = take()
     return { order: { do: 'map', regions: table.map((each, at) => ({ ...each, descriptor: descriptors[at] ?? -1 })) } }
   },
-  [VHOST_USER_ADD_MEM_REG]: (region, { take }) => {
-    const [descriptor = -1] = take()
-    return { order: { do: 'add-region', region: { ...region, descriptor } } }
-  },
+  [VHOST_USER_ADD_MEM_REG]: (region, { take }) => ({
+    order: { do: 'add-region', region: { ...region, descriptor: take()[0] ?? -1 } },
+  }),
   [VHOST_USER_REM_MEM_REG]: (region) => ({ order: { do: 'remove-region', region } }),
   [VHOST_USER_SET_VRING_NUM]: ({ index, num }, { rings, agreement }) => {
     rings.setSize(index, num, hasBit(agreement.features, VIRTIO_F_RING_PACKED))

@@ -68,7 +68,7 @@ export class ExportHost implements IoHost {
   }
 
   #resized(entry: Export): void {
-    this.#vhostUsers.configChanged(entry.name)
+    this.#vhostUsers.resized(entry.name)
     this.#options.events.exportResized(entry.name, entry.size)
   }
 

@@ -42,6 +42,8 @@ export interface Desk {
 
 type Where = Pick<Task, 'command' | 'offset' | 'length' | 'mode' | 'durable'>
 
+const NOTHING_BUT_FLUSH: Where = { command: NBD_CMD_FLUSH, offset: 0, length: 0, mode: 0, durable: true }
+
 /** Always of one shape, field by field: spread out of two objects it would cost the engine a shape of its own each time. */
 function taskAt<Data extends IoData>(where: Where, { buffer, start }: Placed<Data>): Task<Data> {
   const { command, offset, length, mode, durable } = where
@@ -124,8 +126,16 @@ export class BlockService {
     return task.command === NBD_CMD_WRITE ? this.#pieces.keptWrite(request, task.length) : NO_DATA
   }
 
-  async #serveLater(request: BlockRequest, task: KeptTask): Promise<void> {
+  /** A change that began before the cache was turned off, and ends after it, is durable too when it is answered. */
+  async #later(task: KeptTask): Promise<Outcome | undefined> {
     const outcome = await this.#runner.later(task)
+    const isCached = !task.durable && task.command !== NBD_CMD_READ && task.command !== NBD_CMD_FLUSH
+    if (outcome !== DONE || !isCached || !this.#device.isDurable) return outcome
+    return this.#runner.later(taskAt(NOTHING_BUT_FLUSH, NO_DATA))
+  }
+
+  async #serveLater(request: BlockRequest, task: KeptTask): Promise<void> {
+    const outcome = await this.#later(task)
     if (outcome !== undefined) this.#answer(request, task, outcome)
   }
 
@@ -164,7 +174,7 @@ export class BlockService {
       if (length === 0) continue
       const mode = (segment.flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP) === 0 ? 0 : ZERO_PUNCH
       const where = { command, offset, length, mode, durable: this.#device.isDurable }
-      const outcome = await this.#runner.later(taskAt(where, NO_DATA))
+      const outcome = await this.#later(taskAt(where, NO_DATA))
       if (outcome === undefined) return
       if (outcome !== DONE) return this.#fail(id)
     }

@@ -13,6 +13,7 @@ import type { Export } from '../exports/export.js'
 import type { EndedFault } from '../io/io-host.js'
 import { BlockDevice } from './device.js'
 import { Guest, type GuestLimits } from './guest.js'
+import { SizeNews } from './size-news.js'
 
 export interface VhostUserOptions {
   /** A connected Unix socket; the connection's own from here on. */
@@ -42,6 +43,7 @@ export class VhostUserConnection {
   readonly #socket: FdSocket
   readonly #session: Session
   readonly #guest: Guest
+  readonly #sizeNews: SizeNews
   #channel: FdSocket | undefined
   #busy = false
   #ended = false
@@ -64,10 +66,12 @@ export class VhostUserConnection {
       before,
       onBroken: (index, reason) => this.#ringBroke(index, reason),
       onChannel: (descriptor) => this.#takeChannel(descriptor),
-      // A front-end that came again has not asked, and QEMU makes nothing of a change while its device is not started.
-      onStarted: () => {
-        if (device.sizeTold !== device.size) this.configChanged()
-      },
+      onStarted: () => this.#sizeNews.due(),
+    })
+    this.#sizeNews = new SizeNews({
+      device,
+      isStarted: () => this.#guest.isStarted,
+      tell: () => this.#channel?.send(encodeMessage(VHOST_USER_BACKEND_CONFIG_CHANGE_MSG)),
     })
   }
 
@@ -97,9 +101,9 @@ export class VhostUserConnection {
     this.#end(undefined)
   }
 
-  /** The configuration space changed, as the size has: the guest is told where its front-end listens for that. */
-  configChanged(): void {
-    this.#channel?.send(encodeMessage(VHOST_USER_BACKEND_CONFIG_CHANGE_MSG))
+  /** The guest is told, where its front-end listens for that. */
+  resized(): void {
+    this.#sizeNews.due()
   }
 
   #guarded(work: () => void): void {
@@ -118,6 +122,7 @@ export class VhostUserConnection {
       for (const descriptor of descriptors) closeForeign(descriptor)
       return this.#end(unnamed(BROKEN_MESSAGE, 'a descriptor is the other end of a connection to this server', true))
     }
+    this.#sizeNews.heard()
     this.#session.receive(data, descriptors)
     this.#converse()
   }
@@ -180,6 +185,7 @@ export class VhostUserConnection {
     if (this.#ended) return
     this.#ended = true
     if (fault !== undefined) this.#options.onFault(fault)
+    this.#sizeNews.end()
     const settled = this.#guest.leave()
     this.#channel?.close()
     this.#channel = undefined

@@ -16,6 +16,7 @@ import { Copies } from './copies.js'
 import type { BlockDevice } from './device.js'
 import { InflightLog, QUEUE_SIZE_MAX } from './inflight-log.js'
 import { Ring } from './ring.js'
+import { emptyCache } from './write-cache.js'
 
 export interface GuestLimits {
   /** Requests of a ring that may be out at once; more are not read. */
@@ -63,6 +64,11 @@ export class Guest {
     let requests = 0
     for (const ring of this.#rings.values()) requests += ring.inFlight
     return requests
+  }
+
+  /** A ring runs: the driver uses its device. */
+  get isStarted(): boolean {
+    return this.#rings.size > 0
   }
 
   carryOut(order: Order): Result | Promise<Result> {
@@ -176,12 +182,14 @@ export class Guest {
     return this.#log === undefined || this.#log.clear() ? DONE : refused(UNWRITABLE)
   }
 
-  #writeConfig(offset: number, data: Uint8Array): Result {
-    const { device } = this.#options
+  #writeConfig(offset: number, data: Uint8Array): Result | Promise<Result> {
+    const { device, client } = this.#options
+    const wasDurable = device.isDurable
     if (!device.write(offset, data)) {
       return refused(`${data.length} bytes at ${offset} of the configuration space cannot be written`)
     }
-    return this.#log === undefined || this.#log.noteCache(device.writeback) ? DONE : refused(UNWRITABLE)
+    if (this.#log?.noteCache(device.writeback) === false) return refused(UNWRITABLE)
+    return wasDurable || !device.isDurable ? DONE : emptyCache(device.served, client)
   }
 
   #makeLog(queues: number, queueSize: number): Result {

@@ -75,8 +75,8 @@ export class VhostUserSessions {
       if (each.served === served && hungUp(each.fd) !== 0) each.connection.destroy()
   }
 
-  configChanged(exportName: string): void {
-    for (const { connection, served } of this.#attached) if (served.name === exportName) connection.configChanged()
+  resized(exportName: string): void {
+    for (const { connection, served } of this.#attached) if (served.name === exportName) connection.resized()
   }
 }
 

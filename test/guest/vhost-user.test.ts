@@ -2,8 +2,8 @@
 // comes back, and another client of the same export sees the same disk.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { attach, lastFirst, MIB } from '../support/faults.js'
-import { bootGuest, type GuestRun, type RunningGuest, skipWithoutGuests, startGuest } from '../support/guest.js'
+import { attach, command, lastFirst, MIB } from '../support/faults.js'
+import { type GuestRun, type RunningGuest, skipWithoutGuests, startGuest } from '../support/guest.js'
 import {
   allocatedMiB,
   checkFileSystem,
@@ -187,8 +187,8 @@ test('a guest that turns its write cache off sends no more flushes, and its writ
   skip,
 }, async (t) => {
   const scope = lastFirst(t)
-  const { candor, socket } = await serveGuests(scope, '--inject', 'flush:EIO')
-  const run = await bootGuest({
+  const { candor, socket, stateDirectory } = await serveGuests(scope)
+  const guest = await startGuest({
     qemuArguments: vhostUserDrive({ socket }),
     script: `
       dd if=/dev/zero of=/dev/vda bs=4k count=1 oflag=direct
@@ -197,11 +197,17 @@ test('a guest that turns its write cache off sends no more flushes, and its writ
       dd if=/dev/zero of=/dev/vda bs=4k count=1 oflag=direct
       echo 'write back' >/sys/block/vda/cache_type
       dd if=/dev/zero of=/dev/vda bs=4k count=1 oflag=direct
-      ! dd if=/dev/zero of=/dev/vda bs=4k count=1 oflag=direct conv=fsync
+      echo cached
+      while dd if=/dev/zero of=/dev/vda bs=4k count=1 oflag=direct conv=fsync; do sleep 0.1; done
       echo 'write through' >/sys/block/vda/cache_type
       ! dd if=/dev/zero of=/dev/vda bs=4k count=1 oflag=direct
     `,
   })
+  scope.after(() => guest.powerCut())
+  await guest.waitForOutput(/^cached$/m)
+  const injected = await command(['ctl', 'inject', 'disk', 'flush:EIO', '--state-dir', stateDirectory])
+  assert.equal(injected.code, 0, injected.stderr)
+  const run = await guest.finished
   assert.equal(run.status, 0, `${run.output}\n${run.kernelLog.slice(-4000)}`)
   assert.equal((await candor.metrics()).get('candor_export_state{export="disk",state="degraded"}'), 1)
   await candor.stop()

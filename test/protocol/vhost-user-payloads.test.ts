@@ -135,10 +135,9 @@ test('an access to the configuration space holds as many bytes as it says, or no
   assert.equal(hex(written), hex(raw(le32(32), le32(1), le32(1), '01')))
 })
 
-test('a memory table that names more regions than 8, or not as many as it holds, is not read', () => {
+test('a memory table that names not as many regions as it holds is not read', () => {
   const one = region(0n, 1n, 2n, 3n)
-  assert.equal(decodeMemoryTable(table(...Array.from({ length: 8 }, () => one)))?.length, 8)
-  assert.equal(decodeMemoryTable(table(...Array.from({ length: 9 }, () => one))), undefined)
+  assert.equal(decodeMemoryTable(table(...Array.from({ length: 64 }, () => one)))?.length, 64)
   assert.equal(decodeMemoryTable(raw(le32(2), le32(0), one)), undefined)
   assert.equal(decodeMemoryTable(raw(le32(0xffff_ffff), le32(0), one)), undefined)
   assert.deepEqual(decodeMemoryTable(table()), [])

@@ -123,6 +123,22 @@ test('the rest of the messages become orders', () => {
   ])
 })
 
+test('a memory table may name as many regions as the device has room for, each with its descriptor, and not one more', () => {
+  const regions = (count: number) => table(...Array.from({ length: count }, () => REGION))
+  const fds = (count: number) => Array.from({ length: count }, (_, index) => 100 + index)
+  const { memorySlotsMax: most } = DEVICE
+  const { orders, replies } = say(agreed(), message(5, NEED_REPLY, regions(most)), fds(most))
+  assert.deepEqual([orders.length, replies], [1, [reply(5, le64(0))]])
+  const session = agreed()
+  const more = say(session, message(5, NEED_REPLY, regions(most + 1)), fds(most + 1))
+  assert.deepEqual([more.orders, more.replies], [[], [reply(5, le64(1))]])
+  assert.deepEqual(session.takeDiscarded(), fds(most + 1))
+  assert.throws(
+    () => say(agreed(), message(5, NEED_REPLY, regions(most)), fds(most - 1)),
+    refusedWith('bad-descriptors'),
+  )
+})
+
 test('a refusal is told where a reply was asked for, and ends the session where none was', () => {
   const session = agreed()
   const refused: Result = { kind: 'refused', reason: 'the file is too short' }

@@ -122,8 +122,12 @@ test('a discard gives space back, zeroes with and without their space are zeroes
   const runs = (await client.blockStatus(0, 4 * MIB)).get('base:allocation') ?? []
   const holes = runs.filter(({ flags }) => (flags & 1) !== 0).reduce((sum, { length }) => sum + length, 0)
   assert.equal(holes, (2048 + 2048 + 1024) * 512)
-  const { status, data: name } = await front.do(VIRTIO_BLK_T_GET_ID, 0, NOTHING, 20)
-  assert.deepEqual([status, name.toString()], [OK, 'disk'.padEnd(20, '\0')])
+  const { status, data: name, written } = await front.do(VIRTIO_BLK_T_GET_ID, 0, NOTHING, 20)
+  assert.deepEqual([status, name.toString(), written], [OK, 'disk'.padEnd(20, '\0'), 21])
+  // More room than the name takes, and an answer without data: the length is what was written from the front on.
+  assert.equal((await front.do(VIRTIO_BLK_T_GET_ID, 0, NOTHING, 64)).written, 20)
+  const past = await front.do(VIRTIO_BLK_T_IN, DISK_BYTES / SECTOR, NOTHING, 4096)
+  assert.deepEqual([past.status, past.written], [IOERR, 0])
 })
 
 test('a read-only export refuses every change, and reads', async (t: TestContext) => {

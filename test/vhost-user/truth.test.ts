@@ -11,7 +11,7 @@ import {
 } from 'vhost-user-protocol'
 import { attach, command, lastFirst, MIB } from '../support/faults.js'
 import { needsRoot } from '../support/requirements.js'
-import { cacheOf, setCache } from '../support/vhost-user-cache.js'
+import { cacheOf, setCache, turnCache } from '../support/vhost-user-cache.js'
 import { attachGuest, CACHED } from '../support/vhost-user-guest.js'
 import { GuestMachine } from '../support/vhost-user-machine.js'
 import {
@@ -26,18 +26,22 @@ import {
   until,
 } from '../support/vhost-user-served.js'
 
+/** From here on these faults are met. */
+const inject = (stateDirectory: string, rule: string) =>
+  command(['ctl', 'inject', 'disk', rule, '--state-dir', stateDirectory])
+
 const skip = needsRoot('losetup', 'mkfs.xfs', 'fallocate')
 
 test('a driver that knows no FLUSH, or turned the cache off, is told of success when the write is durable', async (t) => {
   const scope = lastFirst(t)
-  // The sync half of a durable write fails, a plain one knows of no sync.
-  const { candor, socket } = await serveGuests(scope, '--inject', 'flush:EIO')
+  const { candor, socket, stateDirectory } = await serveGuests(scope)
   const cached = await newGuest(scope, socket)
   assert.equal((await cached.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, OK)
   assert.equal(await cacheOf(cached), 1)
   await setCache(cached, false)
   assert.equal(await cacheOf(cached), 0)
   assert.equal((await cached.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, OK)
+  assert.equal((await inject(stateDirectory, 'flush:EIO')).code, 0)
   assert.equal((await cached.do(VIRTIO_BLK_T_FLUSH, 0, NOTHING, 0)).status, IOERR)
   // The export is degraded now: nothing can be promised, and a driver that takes success for a promise gets none.
   assert.equal((await cached.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, IOERR)
@@ -56,13 +60,39 @@ test('a driver that knows no FLUSH, or turned the cache off, is told of success 
   assert.equal((await unknown.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, OK)
 })
 
+test('a write that began before the cache was turned off, and ends after it, is durable when it is answered', {
+  skip,
+}, async (t) => {
+  const scope = lastFirst(t)
+  const { enlarge, candor, socket, stateDirectory } = await serveOnFullHost(scope, 'hold=5m')
+  const front = await newGuest(scope, socket)
+  const id = front.submit(VIRTIO_BLK_T_OUT, 0, patternOf(8 * MIB, 5), 0, { pieces: 64, indirect: true })
+  await until(async () => (await heldBy(candor)) === 1)
+  await setCache(front, false)
+  assert.equal((await inject(stateDirectory, 'flush:EIO,count=1')).code, 0)
+  enlarge()
+  assert.equal((await front.answer(id)).status, IOERR)
+})
+
+test('a cache is not said to be off when what was written before cannot be made durable, which the log tells', async (t) => {
+  const scope = lastFirst(t)
+  const { candor, socket } = await serveGuests(scope, '--inject', 'flush:EIO,count=1')
+  const front = await newGuest(scope, socket)
+  assert.equal((await front.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, OK)
+  assert.equal(await turnCache(front, false), false)
+  // It is off all the same, for whoever makes nothing of the answer.
+  assert.equal((await front.do(VIRTIO_BLK_T_OUT, 0, patternOf(512, 1), 0)).status, IOERR)
+  const { stderr } = await candor.stop()
+  assert.match(stderr, /SET_CONFIG: what the write cache held cannot be made durable: EIO/)
+})
+
 test('a front-end that comes again with a guest that was reset is not taken for one that says the cache is on', async (t) => {
   const scope = lastFirst(t)
   const { candor, socket } = await serveGuests(scope, '--inject', 'flush:EIO')
   const before = await newGuest(scope, socket)
   // From here on nothing can be promised: a durable write is refused, one that is not succeeds.
   assert.equal((await before.do(VIRTIO_BLK_T_FLUSH, 0, NOTHING, 0)).status, IOERR)
-  await setCache(before, false)
+  assert.equal(await turnCache(before, false), false)
   before.close()
   await until(async () => ((await candor.metrics()).get('candor_connections') ?? 0) === 0)
   // The reset freed the log, and the front-end's own copy of the configuration still says to the driver that it is off.
