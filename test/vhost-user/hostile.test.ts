@@ -1,14 +1,16 @@
 // Front-ends and guests that break a rule, at the real program: their session ends, and nothing else.
 import assert from 'node:assert/strict'
-import { closeSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs'
 import { test } from 'node:test'
 import {
   bits,
   decodeU64,
+  encodeInflightArea,
   encodeMessage,
   encodeU64,
   encodeVringAddress,
   encodeVringFile,
+  VHOST_USER_GET_INFLIGHT_FD,
   VHOST_USER_NEED_REPLY_FLAG,
   VHOST_USER_PROTOCOL_F_BACKEND_REQ,
   VHOST_USER_SET_BACKEND_REQ_FD,
@@ -105,4 +107,26 @@ test('a ring of more entries than an in-flight log has room for is refused besid
   await assert.rejects(attachGuest(socket, machine, CACHED), /18 was refused/)
   const { stderr } = await candor.stop()
   assert.match(stderr, /SET_VRING_ENABLE: ring 0 has 2048 entries, and an in-flight log has room for 1024/)
+})
+
+test('each log that was asked for in one breath is answered with its own descriptor', async (t) => {
+  const scope = lastFirst(t)
+  const { socket } = await serveGuests(scope)
+  const machine = new GuestMachine()
+  scope.after(() => machine.close())
+  const front = await FrontEnd.connect(socket, machine)
+  scope.after(() => front.close())
+  await front.agree(CACHED)
+  const wanted = encodeInflightArea({ size: 0n, offset: 0n, queues: 1, queueSize: 64 })
+  const question = encodeMessage(VHOST_USER_GET_INFLIGHT_FD, wanted)
+  front.send(Buffer.concat(Array(4).fill(question)))
+  const files = new Set<number>()
+  for (let asked = 0; asked < 4; asked++) {
+    const { descriptors } = await front.ask(VHOST_USER_GET_INFLIGHT_FD, wanted)
+    const [fd = assert.fail('a reply without a descriptor')] = descriptors
+    assert.match(readlinkSync(`/proc/self/fd/${fd}`), /^\/memfd:/)
+    files.add(fstatSync(fd).ino)
+    closeSync(fd)
+  }
+  assert.equal(files.size, 4)
 })
