@@ -136,18 +136,21 @@ export class VhostUserConnection {
       const result = this.#guest.carryOut(order)
       if (result instanceof Promise) {
         this.#busy = true
-        void result.then((told) => {
-          this.#busy = false
-          this.#guarded(() => {
-            this.#done(told)
-            this.#converse()
-          })
-        })
+        // What may take long may do so at once as well: others have their turn before the next one.
+        void result.then((told) => setImmediate(() => this.#goOn(told)))
         break
       }
       this.#done(result)
     }
     this.#send()
+  }
+
+  #goOn(told: Result): void {
+    this.#busy = false
+    this.#guarded(() => {
+      this.#done(told)
+      this.#converse()
+    })
   }
 
   /** What a reply hands over goes before the next order, which may close it. */
