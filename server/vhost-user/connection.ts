@@ -1,6 +1,13 @@
 // One vhost-user session, in the thread of its export. Law: whatever the front-end or its guest does, the worst that happens
 // is the end of this session, counted and logged once.
-import { encodeMessage, ProtocolError, Session, VHOST_USER_BACKEND_CONFIG_CHANGE_MSG } from 'vhost-user-protocol'
+import {
+  encodeMessage,
+  type Order,
+  ProtocolError,
+  type Result,
+  Session,
+  VHOST_USER_BACKEND_CONFIG_CHANGE_MSG,
+} from 'vhost-user-protocol'
 import {
   closeForeign,
   errnoName,
@@ -130,25 +137,39 @@ export class VhostUserConnection {
   /** One order at a time; one that waits holds up the messages behind it. */
   #converse(): void {
     if (this.#busy) return
-    for (let order = this.#session.next(); order !== undefined; order = this.#session.next()) {
+    for (let order = this.#next(); order !== undefined; order = this.#next()) {
       const result = this.#guest.carryOut(order)
       if (result instanceof Promise) {
         this.#busy = true
-        void result.then((told) => {
-          this.#busy = false
-          this.#guarded(() => {
-            this.#session.done(told)
-            this.#converse()
-          })
-        })
+        // What may take long may do so at once as well: others have their turn before the next one.
+        void result.then((told) => setImmediate(() => this.#goOn(told)))
         break
       }
-      this.#session.done(result)
+      this.#done(result)
     }
     this.#send()
   }
 
+  #goOn(told: Result): void {
+    this.#busy = false
+    this.#guarded(() => {
+      this.#done(told)
+      this.#converse()
+    })
+  }
+
+  /** What a reply hands over goes before the next order, which may close it. */
+  #done(result: Result): void {
+    this.#session.done(result)
+    this.#send()
+  }
+
+  #next(): Order | undefined {
+    return this.#ended ? undefined : this.#session.next()
+  }
+
   #send(): void {
+    if (this.#ended) return
     for (const { bytes, descriptors } of this.#session.takeReplies()) {
       const errno = this.#socket.send(bytes, descriptors)
       if (errno !== 0) return this.#end(unnamed('disconnect', errnoName(errno)))

@@ -112,8 +112,11 @@ export class Ring implements Audience, Desk, Waiter {
     this.#runner.endBatch()
     this.#queue.notify()
     if (this.#moved >= TURN_BYTES_MAX) this.resumeSoon()
-    else this.#moved = 0
-    if (this.#backlog.length > 0) copies.wait(this)
+    else {
+      this.#moved = 0
+      // What is left was stopped by want of room: whose turn is over stands in nobody's way.
+      if (this.#backlog.length > 0) copies.wait(this)
+    }
     copies.wake()
     this.#tellIdle()
   }

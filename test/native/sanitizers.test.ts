@@ -64,6 +64,7 @@ describe('under sanitizers', { skip }, () => {
     ['backends/io-engine.test.js', '.', false],
     ['faults/hung-thread.test.js', '.', needsFuse()],
     ['backends/fd-socket.test.js', '.', false],
+    ['backends/fd-socket-bounds.test.js', '.', false],
     ['native/vhost-memory.test.js', '.', false],
     ['native/vhost-queue.test.js', '.', false],
     ['native/vhost-queue-places.test.js', '.', false],

@@ -1,16 +1,21 @@
 // Front-ends and guests that break a rule, at the real program: their session ends, and nothing else.
 import assert from 'node:assert/strict'
-import { closeSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs'
 import { test } from 'node:test'
 import {
   bits,
   decodeU64,
+  encodeInflightArea,
   encodeMessage,
   encodeU64,
   encodeVringAddress,
   encodeVringFile,
+  VHOST_USER_GET_INFLIGHT_FD,
   VHOST_USER_NEED_REPLY_FLAG,
   VHOST_USER_PROTOCOL_F_BACKEND_REQ,
+  VHOST_USER_PROTOCOL_F_REPLY_ACK,
+  VHOST_USER_PROTOCOL_F_RESET_DEVICE,
+  VHOST_USER_RESET_DEVICE,
   VHOST_USER_SET_BACKEND_REQ_FD,
   VHOST_USER_SET_OWNER,
   VHOST_USER_SET_PROTOCOL_FEATURES,
@@ -18,11 +23,16 @@ import {
   VHOST_USER_SET_VRING_KICK,
   VIRTIO_BLK_F_FLUSH,
 } from 'vhost-user-protocol'
-import { attach, lastFirst } from '../support/faults.js'
+import { FdSocket, openBackend, socketPair } from '../../backends/index.js'
+import { attach, lastFirst, MIB } from '../support/faults.js'
+import { serveInProcess } from '../support/in-process.js'
 import { Conversation, socketTo } from '../support/vhost-user-conversation.js'
 import { attachGuest, CACHED, FrontEnd } from '../support/vhost-user-guest.js'
 import { GuestMachine } from '../support/vhost-user-machine.js'
 import { newGuest, patternOf, readBack, serveGuests } from '../support/vhost-user-served.js'
+
+/** A header and a u64. */
+const ANSWER_BYTES = 20
 
 test('a front-end that hands over what is no socket for the requests of the back-end, or its own socket, ends its session', async (t) => {
   const scope = lastFirst(t)
@@ -105,4 +115,43 @@ test('a ring of more entries than an in-flight log has room for is refused besid
   await assert.rejects(attachGuest(socket, machine, CACHED), /18 was refused/)
   const { stderr } = await candor.stop()
   assert.match(stderr, /SET_VRING_ENABLE: ring 0 has 2048 entries, and an in-flight log has room for 1024/)
+})
+
+test('orders that take long are carried out one in a turn of the event loop, however many come in one piece', async (t) => {
+  const { host, close } = await serveInProcess(await openBackend('memory', { size: MIB }))
+  t.after(close)
+  const [near, far] = socketPair()
+  host.attachVhostUser({ connection: 1, fd: far, exportName: 'disk', client: 'vhost-user' })
+  const features = bits(VHOST_USER_PROTOCOL_F_RESET_DEVICE, VHOST_USER_PROTOCOL_F_REPLY_ACK)
+  const pieces: number[] = []
+  const socket = new FdSocket(near, { arrived: ({ length }) => pieces.push(length), ended: () => {} })
+  t.after(() => socket.close())
+  const reset = encodeMessage(VHOST_USER_RESET_DEVICE, undefined, VHOST_USER_NEED_REPLY_FLAG)
+  const agreed = encodeMessage(VHOST_USER_SET_PROTOCOL_FEATURES, encodeU64(features))
+  socket.send(Buffer.concat([encodeMessage(VHOST_USER_SET_OWNER), agreed, ...Array(5).fill(reset)]))
+  const answered = () => pieces.reduce((sum, length) => sum + length, 0) / ANSWER_BYTES
+  while (answered() < 5) await new Promise((resolve) => setImmediate(resolve))
+  assert.deepEqual(pieces, Array(5).fill(ANSWER_BYTES))
+})
+
+test('each log that was asked for in one breath is answered with its own descriptor', async (t) => {
+  const scope = lastFirst(t)
+  const { socket } = await serveGuests(scope)
+  const machine = new GuestMachine()
+  scope.after(() => machine.close())
+  const front = await FrontEnd.connect(socket, machine)
+  scope.after(() => front.close())
+  await front.agree(CACHED)
+  const wanted = encodeInflightArea({ size: 0n, offset: 0n, queues: 1, queueSize: 64 })
+  const question = encodeMessage(VHOST_USER_GET_INFLIGHT_FD, wanted)
+  front.send(Buffer.concat(Array(4).fill(question)))
+  const files = new Set<number>()
+  for (let asked = 0; asked < 4; asked++) {
+    const { descriptors } = await front.ask(VHOST_USER_GET_INFLIGHT_FD, wanted)
+    const [fd = assert.fail('a reply without a descriptor')] = descriptors
+    assert.match(readlinkSync(`/proc/self/fd/${fd}`), /^\/memfd:/)
+    files.add(fstatSync(fd).ino)
+    closeSync(fd)
+  }
+  assert.equal(files.size, 4)
 })
