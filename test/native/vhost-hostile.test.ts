@@ -56,6 +56,19 @@ for (const [kind, driverOf] of RING_KINDS) {
       })
     }
 
+    test('a chain that fits into a large ring, and is longer than any request, breaks its queue', async () => {
+      const guest = new GuestMemory(MIB)
+      const disk = new RamDisk(guest, driverOf(guest, 4096))
+      disks.push(disk)
+      disk.queue.start()
+      disk.ring.add(blockRequest(guest, BLK_IN, 0, Array(1022).fill(1)).chain)
+      disk.kickNow()
+      await disk.until(() => disk.taken.length === 1)
+      disk.ring.add(blockRequest(guest, BLK_IN, 0, Array(1023).fill(1)).chain)
+      await breaks(disk, /too long, or a loop/)
+      assert.equal(disk.taken.length, 1)
+    })
+
     test('what was out when the queue broke is completed, but not into the ring', async () => {
       const disk = open({ keep: true })
       const request = blockRequest(disk.guest, BLK_IN, 0, [512])
