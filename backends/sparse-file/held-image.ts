@@ -8,6 +8,7 @@ import type { IoEngine } from '../native/io-engine.js'
 import { type IoPool, poolForDevice } from '../native/io-pool.js'
 import { DONE, errnoOf, type Outcome, SHUT_DOWN, SYNC_FAILED } from '../outcome.js'
 import { deviceBytes } from './device-size.js'
+import { type Gate, newGate } from './gate.js'
 import type { OpenedImage } from './open-image.js'
 import { type KnownWriteBack, WriteBack } from './write-back.js'
 
@@ -16,20 +17,6 @@ export const RELEASE_PATIENCE_MS = 3000
 
 /** Opens the image at the same path again, and locks it. @throws OpenError */
 export type Reopen = (image: { readonly path: string; readonly readOnly: boolean }) => Promise<OpenedImage>
-
-/** What waits for the image to be held again. */
-interface Gate {
-  readonly opened: Promise<void>
-  readonly open: () => void
-}
-
-function newGate(): Gate {
-  let open = () => {}
-  const opened = new Promise<void>((resolve) => {
-    open = resolve
-  })
-  return { opened, open }
-}
 
 export interface HoldingOptions {
   readonly writable: boolean

@@ -1,5 +1,5 @@
 // How long a connection that is read keeps the thread. Law: after half a millisecond others have their turn, whatever it is
-// that comes.
+// that comes; and who is read in turns with others gives it up when what came is served: its requests gather meanwhile.
 
 import { Patience } from '../exports/patience.js'
 import type { Latency } from '../observe/latency.js'
@@ -8,15 +8,22 @@ import type { Transport } from './transport.js'
 
 const STAY_MS = 0.5
 
+/** Whoever was read last in this thread. */
+let last: Stay | undefined
+
+/** What is to be known of the bytes that came. */
+type Source = Pick<ReceiveBuffer, 'isBetweenFrames' | 'lentBytes' | 'target'>
+
 export class Stay {
-  readonly #receive: ReceiveBuffer
-  readonly #transport: Transport
-  readonly #latency: Latency
+  readonly #receive: Source
+  readonly #transport: Pick<Transport, 'receiveNow'>
+  readonly #latency: Pick<Latency, 'sinceMs'>
   readonly #patience = new Patience()
   #wasFilled = false
+  #hasOthers = false
   #beganMs = 0
 
-  constructor(receive: ReceiveBuffer, transport: Transport, latency: Latency) {
+  constructor(receive: Source, transport: Pick<Transport, 'receiveNow'>, latency: Pick<Latency, 'sinceMs'>) {
     this.#receive = receive
     this.#transport = transport
     this.#latency = latency
@@ -26,6 +33,8 @@ export class Stay {
   begin(length: number): void {
     this.#wasFilled = length === this.#receive.lentBytes
     this.#beganMs = this.#nowMs
+    this.#hasOthers = last !== this
+    last = this
   }
 
   /** The last batch has looked at the clock; of a payload no part does. */
@@ -44,7 +53,8 @@ export class Stay {
 
   /** Bytes that have come meanwhile, and wait to be taken; 0 when the event loop is to have its turn. */
   more(isIdle: boolean): number {
-    if (this.#isOver) return 0
+    // The rest of a large frame is on its way; the next small one is looked for when the others have been read.
+    if (this.#isOver || (this.#hasOthers && this.#receive.isBetweenFrames)) return 0
     // Neither a request that storage is about to answer may lose by a wait, nor the rest of a large frame.
     const waitNs = isIdle && this.#receive.isBetweenFrames ? this.#patience.waitNs : 0
     const bytes = this.#transport.receiveNow(this.#receive.target, waitNs)
@@ -55,5 +65,6 @@ export class Stay {
   /** The client has gone. */
   end(): void {
     this.#patience.end()
+    if (last === this) last = undefined
   }
 }
