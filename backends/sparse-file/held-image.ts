@@ -225,6 +225,7 @@ export class HeldImage {
   }
 
   #closeDescriptors(): void {
+    this.writeBack.rest()
     if (this.#fd < 0) return
     closeSync(this.#witnessFd)
     closeSync(this.#fd)

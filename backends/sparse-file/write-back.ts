@@ -36,6 +36,7 @@ export class WriteBack {
   #start = Number.MAX_SAFE_INTEGER
   #end = 0
   #failure: Outcome = DONE
+  #timer: NodeJS.Timeout | undefined
 
   constructor(begin: Begin) {
     this.#begin = begin
@@ -44,12 +45,29 @@ export class WriteBack {
   /** A write has reached the page cache. */
   wrote(offset: number, length: number): void {
     if (this.#bytes === 0) this.#notBefore = Math.max(this.#notBefore, performance.now() + STEP_MS)
+    this.#timer ??= this.#alarm()
     this.#bytes += length
     if (offset === this.#lastEnd || length >= LARGE_BYTES) this.#streamed += length
     this.#lastEnd = offset + length
     if (offset < this.#start) this.#start = offset
     if (offset + length > this.#end) this.#end = offset + length
     if (this.#running === undefined && this.#isDue) this.#next()
+  }
+
+  /** A stream that has ended is begun too. */
+  #alarm(): NodeJS.Timeout {
+    const ring = () => {
+      this.#timer = undefined
+      if (this.#running === undefined && this.#isDue) this.#next()
+    }
+    const left = this.#notBefore - performance.now()
+    return setTimeout(ring, left > 0 ? left + 1 : STEP_MS).unref()
+  }
+
+  /** Begins nothing by itself before something is written again. */
+  rest(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
   }
 
   get #isDue(): boolean {
@@ -88,6 +106,7 @@ export class WriteBack {
   /** Runs a sync when nothing is being begun any more, and goes by its outcome. */
   async around(sync: () => Promise<Outcome>): Promise<Outcome> {
     this.#halted = true
+    this.rest()
     await this.#running
     const outcome = await sync()
     this.#halted = isSyncFailure(outcome)
@@ -107,8 +126,9 @@ export class WriteBack {
     return failure
   }
 
-  /** Settles when nothing is being begun, and nothing was written meanwhile. */
+  /** Settles when nothing is being begun, and nothing was written meanwhile; nothing is begun by itself after that. */
   async quiet(): Promise<void> {
+    this.rest()
     while (this.#running !== undefined) await this.#running
   }
 
