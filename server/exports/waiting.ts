@@ -14,8 +14,13 @@ export class WaitingRequests {
   readonly #requests = new Set<Waiting>()
   #arrived = 0
 
+  /** The place in the order of arrival of a request that is not on its way yet. */
+  next(): number {
+    return this.#arrived++
+  }
+
   enter(command: number): Waiting {
-    const waiting = { since: Date.now(), number: this.#arrived++, command }
+    const waiting = { since: Date.now(), number: this.next(), command }
     this.#requests.add(waiting)
     return waiting
   }

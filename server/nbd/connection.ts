@@ -76,8 +76,7 @@ export class Connection implements ByteSink {
   thaw(): MovedRequest[] {
     this.#frozen = false
     this.#receive.thaw()
-    this.#transmission.large.thaw()
-    return this.#transmission.slow.takeMoved()
+    return [...this.#transmission.large.thaw(), ...this.#transmission.slow.takeMoved()]
   }
 
   /** Reads and serves nothing more. */

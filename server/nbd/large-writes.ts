@@ -5,6 +5,7 @@ import { DONE, EIO, type Outcome } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
 import { count, REQUESTS_AT } from '../observe/counters.js'
 import type { Answers } from './answers.js'
+import type { MovedRequest } from './moved.js'
 import { type PayloadSink, PIECE_BYTES } from './payload-feed.js'
 import { restOf } from './piece-io.js'
 import { RefusedPayload } from './refused-payload.js'
@@ -110,18 +111,44 @@ export class LargeWrites {
     return false
   }
 
-  get #going(): StreamedWrite[] {
-    return [...this.#writes.keys()].filter(({ failure }) => failure === undefined)
+  get #going(): [StreamedWrite, DecodedRequest][] {
+    return [...this.#writes].filter(([{ failure, isWhole }]) => failure === undefined && !isWhole)
   }
 
   /** The epochs under which those began that promise durability, in order. */
   get began(): number[] {
-    return this.#going.filter(({ isDurable }) => isDurable).map(({ epoch }) => epoch)
+    return this.#going.filter(([{ isDurable }]) => isDurable).map(([{ claim }]) => claim.epoch)
   }
 
-  /** What is left of them, as requests of their own, in order, the last one perhaps not whole; they are of no more use. */
+  /** What has come of those that are not whole, as requests of their own for the rest; they are of no more use. */
   takeMoved(): Uint8Array[] {
-    return this.#going.flatMap((write) => write.takeMoved(this.#options.terms.extended))
+    return this.#going.flatMap(([write, request]) => {
+      write.leave()
+      return [restOf(request, write.landing.bytes, this.#options.terms.extended), ...write.pieces.takeAside()]
+    })
+  }
+
+  /** Those that are whole begin anew with all other requests, in their order. `counted`: where they are counted already. */
+  takeRequests(counted = false): MovedRequest[] {
+    const whole = [...this.#writes].filter(
+      ([{ isWhole, failure, claim }]) => isWhole && failure === undefined && claim.isGivenUp,
+    )
+    return whole.map(([write, request]) => {
+      const { landing, pieces, claim, sinceMs, isDurable } = write
+      const [offset, length] = [request.offset + landing.bytes, request.length - landing.bytes]
+      const rest = { ...request, offset, length, payloadLength: length, since: isDurable ? claim.epoch : undefined }
+      write.leave()
+      this.#writes.delete(write)
+      const payload = Buffer.concat(pieces.takeAside())
+      return {
+        request: rest,
+        payload,
+        number: claim.number,
+        ageMs: performance.now() - sinceMs,
+        hold: undefined,
+        counted,
+      }
+    })
   }
 
   /** Another process is about to go on with them, where they are counted: its counters are taken before they are. */
@@ -131,11 +158,13 @@ export class LargeWrites {
     for (const { failure, landing } of this.#writes.keys()) if (failure === undefined) landing.freeze()
   }
 
-  /** The export goes on here after all. */
-  thaw(): void {
+  /** The export goes on here after all; what is returned is to be begun anew. */
+  thaw(): MovedRequest[] {
     if (this.#frozen) this.#count(this.#unanswered)
     this.#frozen = false
+    const whole = this.takeRequests(true)
     for (const write of this.#writes.keys()) write.thaw()
+    return whole
   }
 
   drain(): void {

@@ -21,6 +21,8 @@ export interface MovedRequest {
   readonly ageMs: number
   /** It was held for want of space. */
   readonly hold: Hold | undefined
+  /** Counters know it: where not, it is counted when it begins anew. */
+  readonly counted: boolean
 }
 
 /** What a connection's stream and its requests have come to. */
@@ -80,7 +82,8 @@ export function takeOut(connection: Connection): Omit<MovedConnection, 'connecti
   const { judged } = large
   const began = [...large.began, ...transmission.began]
   const unserved = receive.unserved(large.takeMoved(), judged)
-  const progress = { unserved, began, unsent, requests: slow.takeMoved(), disconnected, lost }
+  const requests = [...large.takeRequests(), ...slow.takeMoved()]
+  const progress = { unserved, began, unsent, requests, disconnected, lost }
   return { fd, size: connection.size, established, client, progress }
 }
 

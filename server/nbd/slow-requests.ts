@@ -16,7 +16,7 @@ import { DONE, errnoOf, MOVED, type Outcome, RESERVED } from '../../backends/ind
 import { attemptChange } from '../exports/attempt.js'
 import type { Export } from '../exports/export.js'
 import { type Hold, type HoldRequest, isSpaceError } from '../exports/space-hold.js'
-import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
+import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import type { Answers } from './answers.js'
 import type { BlockStatus } from './block-status.js'
 import { copyOf, giveBuffer, type OwnedPayload } from './buffer-pool.js'
@@ -116,6 +116,7 @@ export class SlowRequests {
     const { latency } = this.#answers
     const sinceMs = earlier === undefined ? latency.sinceMs : performance.now() - earlier.ageMs
     if (earlier === undefined) count(this.#export.counters, DEFERRED_AT + commandIndex(own.type))
+    if (earlier?.counted === false) count(this.#export.counters, REQUESTS_AT + commandIndex(own.type))
     count(this.#export.counters, IN_FLIGHT_AT)
     const waiting = this.#export.waiting.enter(own.type)
     void this.#run(own, payload.bytes, who).then((outcome) => {
@@ -133,7 +134,7 @@ export class SlowRequests {
 
   #move(request: Begun, payload: Uint8Array, number: number, ageMs: number, hold: Hold | undefined): void {
     if (this.#lost) return this.#forget(request)
-    this.#moved.push({ request, payload: copyOf(payload, 0, payload.length), number, ageMs, hold })
+    this.#moved.push({ request, payload: copyOf(payload, 0, payload.length), number, ageMs, hold, counted: true })
   }
 
   #forget(request: DecodedRequest): void {

@@ -7,7 +7,7 @@ import { count, DEFERRED_AT } from '../observe/counters.js'
 import { type OwnedPayload, ownedCopy } from './buffer-pool.js'
 import { Landing } from './landing.js'
 import { type PayloadSink, PIECE_BYTES } from './payload-feed.js'
-import { restOf, syncPieces, writePiece, writePieceNow } from './piece-io.js'
+import { syncPieces, writePiece, writePieceNow } from './piece-io.js'
 import { PieceQueue } from './piece-queue.js'
 import type { StreamedWriteOptions } from './streamed-write-options.js'
 import { WriteClaim } from './write-claim.js'
@@ -21,9 +21,9 @@ export class StreamedWrite implements PayloadSink {
   readonly bytes: number
   readonly #options: StreamedWriteOptions
   readonly #request: DecodedRequest
-  readonly #sinceMs = performance.now()
+  readonly sinceMs = performance.now()
   readonly pieces: PieceQueue
-  #claim: WriteClaim | undefined
+  readonly claim: WriteClaim
   #received = 0
   readonly landing: Landing
   #deferred = false
@@ -41,6 +41,7 @@ export class StreamedWrite implements PayloadSink {
     this.pieces = new PieceQueue({ served, budget, command: request.type, write, left: () => this.#pieceLeft() })
     this.bytes = request.payloadLength
     this.landing = new Landing(served.counters)
+    this.claim = new WriteClaim(options, () => this.#silent())
   }
 
   /** What waits for space, or for an operator, is read to its end: requests behind it are not to wait as well. */
@@ -63,8 +64,8 @@ export class StreamedWrite implements PayloadSink {
       return false
     }
     const { served } = this.#options
-    this.#claim ??= new WriteClaim(this.#options, () => this.#silent())
-    const mayWrite = this.#claim.isMyTurn && this.pieces.length === 0
+    this.claim.begin()
+    const mayWrite = this.claim.isMyTurn && this.pieces.length === 0
     const outcome = mayWrite ? writePieceNow(served, bytes, at, length, offset) : WOULD_BLOCK
     if (outcome !== WOULD_BLOCK) {
       this.#judge(outcome, length)
@@ -76,32 +77,44 @@ export class StreamedWrite implements PayloadSink {
   }
 
   came(): void {
-    this.#claim?.touch()
+    this.claim.touch()
   }
 
   /** Nothing has come for a while: that is bad where others wait for it, and storage is not what it waits for. */
   #silent(): void {
-    if (this.#claim?.delays && this.pieces.length === 0 && this.#received < this.bytes) this.#options.onStall()
-    else this.#claim?.touch()
+    if (this.claim.delays && this.pieces.length === 0 && this.#received < this.bytes) this.#options.onStall()
+    else this.claim.touch()
   }
 
   #queue(piece: OwnedPayload, offset: number): void {
     if (!this.#deferred) count(this.#options.served.counters, DEFERRED_AT + commandIndex(this.#request.type))
     this.#deferred = true
+    this.claim.begin()
     this.pieces.add(piece, offset)
   }
 
   #pieceLeft(): void {
     if (this.#lost && this.pieces.length === 0 && !this.#ending) this.#abandon()
-    this.#claim?.touch()
+    // Those that wait behind it are then put aside as well.
+    if (this.#options.served.frozen && this.pieces.length === 0 && this.#beginsAnew) this.claim.giveUp()
+    this.claim.touch()
     this.#options.answers.settled()
+  }
+
+  /** What was put aside can begin anew as one request: nothing of it has landed, or nothing more of it comes. */
+  get #beginsAnew(): boolean {
+    return this.#told === undefined && !this.#ending && (this.isWhole || this.landing.bytes === 0)
+  }
+
+  get isWhole(): boolean {
+    return this.#received === this.bytes
   }
 
   /** False: it has to be put aside, since another process is about to go on with it. */
   async #writeLater(piece: Uint8Array, offset: number): Promise<boolean> {
     const { served } = this.#options
-    const waited = !this.#claim?.isMyTurn || served.recess.active
-    await this.#claim?.turn()
+    const waited = !this.claim.isMyTurn || served.recess.active
+    await this.claim.turn()
     if (served.frozen) return false
     if (served.recess.active) this.#options.answers.settled()
     const told = served.recess.active ? await served.recess.wait(() => !this.#lost) : DONE
@@ -140,28 +153,18 @@ export class StreamedWrite implements PayloadSink {
 
   /** No piece is given to storage after this. */
   #end(outcome: Outcome): void {
-    this.#claim?.finish(outcome === DONE)
+    this.claim.finish(outcome === DONE)
     if (outcome !== DONE || !this.isDurable) return this.#tell(outcome)
     this.#ending = true
-    void syncPieces(this.#options.served, this.#request.type, this.epoch).then((told) => this.#tell(told))
-  }
-
-  /** The epoch from which on it forgets no failure, wherever the rest lands. */
-  get epoch(): number {
-    return this.#claim?.epoch ?? this.#options.since ?? this.#options.served.durability.epoch
+    void syncPieces(this.#options.served, this.#request.type, this.claim.epoch).then((told) => this.#tell(told))
   }
 
   #tell(outcome: Outcome): void {
     this.#ending = false
     this.#told = outcome
     this.landing.end(outcome === DONE)
-    this.#letGo()
+    this.claim.leave()
     this.#answerWhenWhole()
-  }
-
-  #letGo(): void {
-    this.#claim?.leave()
-    this.#claim = undefined
   }
 
   #answerWhenWhole(): void {
@@ -174,7 +177,7 @@ export class StreamedWrite implements PayloadSink {
     } else if (!this.#lost) {
       if (this.#told === DONE) answers.done(this.#request)
       else answers.failed(this.#request, this.#told)
-      answers.latency.answered(type, this.#told, this.#sinceMs)
+      answers.latency.answered(type, this.#told, this.sinceMs)
     }
     this.#leave()
   }
@@ -192,17 +195,14 @@ export class StreamedWrite implements PayloadSink {
 
   /** It has failed, or nobody waits behind it: the rest may become a request of its own. */
   get canMove(): boolean {
-    return this.#told !== undefined || (!this.#ending && !(this.landing.bytes > 0 && this.#claim?.delays))
+    return this.#told !== undefined || (!this.#ending && !(this.landing.bytes > 0 && this.claim.delays))
   }
 
-  /** The rest as a request of its own, with what has come of it; this write is of no more use. */
-  takeMoved(extended: boolean): Uint8Array[] {
-    const rest = [restOf(this.#request, this.landing.bytes, extended), ...this.pieces.takeAside()]
-    this.#claim?.finish(false)
-    this.#letGo()
+  /** The rest begins anew as a request of its own: this write is of no more use. */
+  leave(): void {
+    this.claim.giveUp()
     this.#told = MOVED
     this.#over = true
-    return rest
   }
 
   /** What was put aside while the export was frozen is written after all. */
@@ -238,10 +238,9 @@ export class StreamedWrite implements PayloadSink {
     if (this.#told !== undefined && this.#told !== DONE) {
       served.failed({ client, command: type, errno: errnoOf(this.#told), offset, length })
     }
-    if (this.#claim !== undefined) {
+    if (this.claim.hasBegun && this.#told === undefined) {
       served.dropped({ client, command: type, errno: 0, offset, length })
-      this.#claim.finish(false)
-      this.#letGo()
+      this.claim.giveUp()
     }
     this.#told ??= EIO
     this.#leave()

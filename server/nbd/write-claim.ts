@@ -1,55 +1,96 @@
 // What a WRITE that comes in pieces holds from its first piece to its end: its turn among overlapping changes, and its marks.
 // Law: nothing counts as cleared before all of it is done, under the epoch in which it began.
 import type { Change } from '../exports/durable-record.js'
-import type { Export } from '../exports/export.js'
 import type { Turn } from '../exports/write-order.js'
 import { count, IN_FLIGHT_AT } from '../observe/counters.js'
 import { Silence } from './silence.js'
 import type { StreamedWriteOptions } from './streamed-write-options.js'
 
-export class WriteClaim {
-  readonly #export: Export
-  readonly #turn: Turn
-  readonly #change: Change
-  readonly #silence: Silence
-  /** Failures of the export when it began, wherever that was. */
-  readonly epoch: number
-  isMyTurn: boolean
+interface Held {
+  readonly turn: Turn
+  readonly change: Change
+  readonly silence: Silence
+}
 
-  /** `silent` is called when `touch` was not for so long. */
-  constructor({ served, request, since, stallTimeoutMs }: StreamedWriteOptions, silent: () => void) {
+export class WriteClaim {
+  readonly #options: StreamedWriteOptions
+  readonly #silent: () => void
+  #held: Held | undefined
+  #first: { readonly epoch: number; readonly number: number } | undefined
+  isMyTurn = false
+
+  /** `silent` is called when it is held and `touch` was not called for the time in the options. */
+  constructor(options: StreamedWriteOptions, silent: () => void) {
+    this.#options = options
+    this.#silent = silent
+  }
+
+  /** Holds it, where it is not held: from the first piece on, and again where it was left for a while. */
+  begin(): void {
+    if (this.#held !== undefined) return
+    const { served, request, since, stallTimeoutMs } = this.#options
     const { offset, length } = request
-    this.#export = served
-    this.#turn = served.order.enter(offset, length)
-    this.isMyTurn = this.#turn.ahead === undefined
-    this.#change = served.durability.begin(offset, length)
-    this.epoch = since ?? served.durability.epoch
-    this.#silence = new Silence(stallTimeoutMs, silent)
+    const turn = served.order.enter(offset, length)
+    const change = served.durability.begin(offset, length)
+    this.isMyTurn = turn.ahead === undefined
+    this.#first ??= { epoch: since ?? served.durability.epoch, number: served.waiting.next() }
+    this.#held = { turn, change, silence: new Silence(stallTimeoutMs, this.#silent) }
     count(served.counters, IN_FLIGHT_AT)
   }
 
+  /** It was held, and given up: what was put aside begins anew. */
+  get isGivenUp(): boolean {
+    return this.#first !== undefined && this.#held === undefined
+  }
+
+  /** A piece has come. */
+  get hasBegun(): boolean {
+    return this.#first !== undefined
+  }
+
+  /** Failures of the export when it began, wherever that was. */
+  get epoch(): number {
+    return this.#first?.epoch ?? this.#options.since ?? this.#options.served.durability.epoch
+  }
+
+  /** Its place in the order of arrival among all requests of the export. */
+  get number(): number {
+    return this.#first?.number ?? 0
+  }
+
   async turn(): Promise<void> {
-    if (!this.isMyTurn) await this.#turn.ahead
+    if (!this.isMyTurn) await this.#held?.turn.ahead
     this.isMyTurn = true
   }
 
   /** Others wait behind it. */
   get delays(): boolean {
-    return this.#export.order.delays(this.#turn)
+    return this.#held !== undefined && this.#options.served.order.delays(this.#held.turn)
   }
 
   touch(): void {
-    this.#silence.touch()
+    this.#held?.silence.touch()
   }
 
   /** Storage has answered for all of it, or will not be asked any more. */
   finish(succeeded: boolean): void {
-    this.#export.durability.finish(this.#change, succeeded, false)
+    if (this.#held !== undefined) this.#options.served.durability.finish(this.#held.change, succeeded, false)
+  }
+
+  /** Another begins anew for it, or nobody does. */
+  giveUp(): void {
+    this.finish(false)
+    this.leave()
   }
 
   leave(): void {
-    this.#silence.end()
-    count(this.#export.counters, IN_FLIGHT_AT, -1)
-    this.#export.order.leave(this.#turn)
+    const held = this.#held
+    if (held === undefined) return
+    const { served } = this.#options
+    this.#held = undefined
+    this.isMyTurn = false
+    held.silence.end()
+    count(served.counters, IN_FLIGHT_AT, -1)
+    served.order.leave(held.turn)
   }
 }
