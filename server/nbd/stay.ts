@@ -55,8 +55,8 @@ export class Stay {
   more(isIdle: boolean): number {
     // The rest of a large frame is on its way; the next small one is looked for when the others have been read.
     if (this.#isOver || (this.#hasOthers && this.#receive.isBetweenFrames)) return 0
-    // Neither a request that storage is about to answer may lose by a wait, nor the rest of a large frame.
-    const waitNs = isIdle && this.#receive.isBetweenFrames ? this.#patience.waitNs : 0
+    // A request that storage is about to answer may not lose by a wait.
+    const waitNs = isIdle ? this.#patience.waitNs : 0
     const bytes = this.#transport.receiveNow(this.#receive.target, waitNs)
     if (waitNs > 0) this.#patience.waited(bytes > 0)
     return bytes
