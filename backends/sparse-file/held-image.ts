@@ -40,7 +40,10 @@ export class HeldImage {
   /** With the NUL that system calls want; null for block devices, which are known by their number alone. */
   readonly path: Uint8Array | null
   readonly identity: string
-  readonly writeBack = new WriteBack((at, length) => this.run(IO_WRITE_BACK, 0, null, 0, length, at))
+  /** Of an image that is being let go of nothing is begun: it is synced, and what waits at the gate would wait for an operator. */
+  readonly writeBack = new WriteBack(async (at, length) =>
+    this.#gate === undefined ? this.run(IO_WRITE_BACK, 0, null, 0, length, at) : DONE,
+  )
   readonly #engine: IoEngine
   readonly #name: string
   readonly #writable: boolean

@@ -37,6 +37,7 @@ export class WriteBack {
   #end = 0
   #failure: Outcome = DONE
   #timer: NodeJS.Timeout | undefined
+  #resting = false
 
   constructor(begin: Begin) {
     this.#begin = begin
@@ -45,6 +46,7 @@ export class WriteBack {
   /** A write has reached the page cache. */
   wrote(offset: number, length: number): void {
     if (this.#bytes === 0) this.#notBefore = Math.max(this.#notBefore, performance.now() + STEP_MS)
+    this.#resting = false
     this.#timer ??= this.#alarm()
     this.#bytes += length
     if (offset === this.#lastEnd || length >= LARGE_BYTES) this.#streamed += length
@@ -66,6 +68,7 @@ export class WriteBack {
 
   /** Begins nothing by itself before something is written again. */
   rest(): void {
+    this.#resting = true
     clearTimeout(this.#timer)
     this.#timer = undefined
   }
@@ -100,6 +103,7 @@ export class WriteBack {
       this.#notBefore = began + Math.max(STEP_MS, (1 + PAUSES) * (performance.now() - began))
       if (outcome !== DONE) this.#failure = errnoOf(outcome)
       if (this.#isDue) this.#next()
+      else if (this.#bytes > 0 && !this.#resting) this.#timer ??= this.#alarm()
     })
   }
 

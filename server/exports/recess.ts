@@ -33,7 +33,7 @@ export class Recess {
   /** Resolves with DONE when storage can be asked again, else with what is to be answered. */
   wait(wanted: () => boolean): Promise<Outcome> {
     if (this.#frozen) return Promise.resolve(MOVED)
-    return this.#shutDown ? Promise.resolve(SHUT_DOWN) : this.#room.enter(wanted)
+    return this.#shutDown || !wanted() ? Promise.resolve(SHUT_DOWN) : this.#room.enter(wanted)
   }
 
   /** Ends all waits with MOVED, those to come included, until it is told otherwise. */

@@ -105,13 +105,13 @@ export class SpaceHold {
   }
 
   /**
-   * Runs `attempt` until it ends in something else than a want of space. `wanted` is asked before each further attempt:
+   * Runs `attempt` until it ends in something else than a want of space. `wanted` is asked before it is held, and before each further attempt:
    * a request whose client has gone is not tried again, and ends with its last outcome. `request` is who it is.
    */
   async run(attempt: () => Promise<Outcome>, wanted: () => boolean, request: HoldRequest): Promise<Outcome> {
     let outcome = await attempt()
     const { policy } = this
-    if (!isSpaceError(outcome) || policy.kind === 'report') return outcome
+    if (!isSpaceError(outcome) || policy.kind === 'report' || !wanted()) return outcome
     const { since, leftMs } = request.hold ?? { since: Date.now(), leftMs: policy.timeoutMs }
     const deadline = performance.now() + leftMs
     const held = { ...request, since }

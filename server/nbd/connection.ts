@@ -67,6 +67,7 @@ export class Connection implements ByteSink {
     if (!this.#started && progress !== undefined) goOn(this.parts, progress)
     if (!this.#started) this.#guarded(() => this.#receive.goOn(unservedOf(progress, leftover)))
     this.#started = true
+    this.#transmission.large.goOn()
     if (this.#receive.waiting) this.#resumeSoon()
     if (this.#leaving) this.#leaveWhenDone()
     if (this.#mayRead()) this.#transport.resumeReading()

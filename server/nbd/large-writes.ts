@@ -24,6 +24,7 @@ export class LargeWrites {
   readonly #answers: Answers
   readonly #writes = new Map<StreamedWrite, DecodedRequest>()
   #draining = false
+  #thawed = false
   #frozen = false
   /** Payload that nobody wants is on its way. */
   #refused: Judged | undefined
@@ -162,9 +163,15 @@ export class LargeWrites {
   thaw(): MovedRequest[] {
     if (this.#frozen) this.#count(this.#unanswered)
     this.#frozen = false
-    const whole = this.takeRequests(true)
+    this.#thawed = true
+    return this.takeRequests(true)
+  }
+
+  /** Those that are still to come go on, behind what was begun anew. */
+  goOn(): void {
+    if (!this.#thawed) return
+    this.#thawed = false
     for (const write of this.#writes.keys()) write.thaw()
-    return whole
   }
 
   drain(): void {

@@ -91,9 +91,12 @@ export class ReceiveBuffer {
 
   /** Goes on where another buffer stopped, before anything has arrived here. @throws ProtocolError as `arrived` */
   goOn(unserved: Unserved): void {
+    const skipped = skippedOf(unserved)
+    const hasPassed = skipped?.left === 0
+    // A frame that has passed whole stands before what came behind it, and one that has not behind what waits.
+    if (hasPassed) this.#pass(skipped, 0)
     this.feed(unserved.bytes)
-    this.#skipped = skippedOf(unserved)
-    if (this.#skipped !== undefined) this.#pass(this.#skipped, 0)
+    if (!hasPassed) this.#skipped = skipped
   }
 
   /** Takes bytes that came elsewhere; what was lent to the kernel stays lent. @throws ProtocolError as `arrived` */

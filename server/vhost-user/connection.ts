@@ -78,6 +78,7 @@ export class VhostUserConnection {
     this.#sizeNews = new SizeNews({
       device,
       isStarted: () => this.#guest.isStarted,
+      isBusy: () => this.#busy,
       tell: () => this.#channel?.send(encodeMessage(VHOST_USER_BACKEND_CONFIG_CHANGE_MSG)),
     })
   }

@@ -184,12 +184,12 @@ export class Guest {
 
   #writeConfig(offset: number, data: Uint8Array): Result | Promise<Result> {
     const { device, client } = this.#options
-    const wasDurable = device.isDurable
     if (!device.write(offset, data)) {
       return refused(`${data.length} bytes at ${offset} of the configuration space cannot be written`)
     }
     if (this.#log?.noteCache(device.writeback) === false) return refused(UNWRITABLE)
-    return wasDurable || !device.isDurable ? DONE : emptyCache(device.served, client)
+    // Also where it was off before: what an earlier session was answered, or a flush that failed, may have left something.
+    return device.writeback ? DONE : emptyCache(device.served, client)
   }
 
   #makeLog(queues: number, queueSize: number): Result {

@@ -104,7 +104,8 @@ export class Ring implements Audience, Desk, Waiter {
   }
 
   get #mayTake(): boolean {
-    return this.#moved < TURN_BYTES_MAX && this.#options.copies.admits(this)
+    // What a ring that stops has taken in is finished, whatever the others hold.
+    return this.#moved < TURN_BYTES_MAX && (this.stopping || this.#options.copies.admits(this))
   }
 
   #endTurn(): void {
@@ -203,6 +204,10 @@ export class Ring implements Audience, Desk, Waiter {
   /** Nobody waits any more for what waits for space, or for an operator. */
   #leave(): void {
     if (this.gone || this.remembers) this.#dropBacklog()
+    else if (this.#backlog.length > 0) {
+      this.#options.copies.leave(this)
+      this.resumeSoon()
+    }
     const { space, recess } = this.#options.device.served
     space.dropUnwanted()
     recess.dropUnwanted()

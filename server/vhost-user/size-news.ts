@@ -9,6 +9,8 @@ const QUIET_MS = 500
 export interface SizeNewsOptions {
   readonly device: Pick<BlockDevice, 'size' | 'sizeTold'>
   readonly isStarted: () => boolean
+  /** The front-end waits for an answer: its silence is none. */
+  readonly isBusy: () => boolean
   readonly tell: () => void
 }
 
@@ -38,7 +40,8 @@ export class SizeNews {
 
   #tell(): void {
     this.#timer = undefined
-    const { device, isStarted, tell } = this.#options
+    const { device, isStarted, isBusy, tell } = this.#options
+    if (isBusy()) return this.due()
     if (isStarted() && device.sizeTold !== device.size) tell()
   }
 }

@@ -99,3 +99,19 @@ test('large WRITEs that came in one piece are handed on whole, however often the
     assert.ok(payload.equals(Buffer.concat(takers[index]?.taken ?? [])), `payload ${index}`)
   }
 })
+
+test('a frame that passed whole before a move is answered before what came behind it is served', () => {
+  const order: string[] = []
+  const sink = sinkOf({
+    frameBytes: () => HEADER_BYTES,
+    serve: (_bytes, _view, _at, end) => {
+      order.push('served')
+      return end
+    },
+    answerSkipped: (_header, verdict) => order.push(`answered: ${verdict?.kind}`),
+  })
+  const header = new Uint8Array(HEADER_BYTES)
+  const verdict = { kind: 'failed', outcome: 5 } as const
+  new ReceiveBuffer(sink).goOn({ bytes: new Uint8Array(HEADER_BYTES), skip: 0, skippedHeader: header, verdict })
+  assert.deepEqual(order, ['answered: failed', 'served'])
+})

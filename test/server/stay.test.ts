@@ -26,7 +26,8 @@ describe('a connection that was read', () => {
     other.stay.end()
   })
 
-  test('leaves the turn when it is read in turns with others, but for the rest of a large frame', () => {
+  test('leaves the turn when it is read in turns with others, but for the rest of a large frame', (t) => {
+    t.mock.method(performance, 'now', () => 0)
     const [one, other] = [connection(), connection()]
     for (let round = 0; round < 3; round++) assert.deepEqual([one.read(), other.read()], [0, 0])
     one.source.isBetweenFrames = false

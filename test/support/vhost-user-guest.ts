@@ -124,8 +124,8 @@ export class FrontEnd extends Conversation {
   }
 
   /** Where the ring stands once it is stopped. */
-  async stopRing(): Promise<number> {
-    const { payload } = await this.ask(VHOST_USER_GET_VRING_BASE, encodeVringState({ index: 0, num: 0 }))
+  async stopRing(index = 0): Promise<number> {
+    const { payload } = await this.ask(VHOST_USER_GET_VRING_BASE, encodeVringState({ index, num: 0 }))
     return decodeVringState(payload)?.num ?? assert.fail('the base cannot be read')
   }
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { closeSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { VIRTIO_BLK_S_OK as OK, VIRTIO_BLK_T_IN } from 'vhost-user-protocol'
+import { VIRTIO_BLK_S_IOERR as IOERR, VIRTIO_BLK_S_OK as OK, VIRTIO_BLK_T_IN } from 'vhost-user-protocol'
 import { eventFd } from '../../backends/index.js'
 import { Copies, type Waiter } from '../../server/vhost-user/copies.js'
 import type { RunningCandor } from '../support/candor.js'
@@ -92,6 +92,23 @@ test('the rings of a guest share the bound, and a ring that waits goes on when a
   await resume()
   for (const status of [first, second]) await until(async () => status() === OK)
   assert.equal(await taken(candor), 2)
+})
+
+test('a ring stops although another one holds all that is to be held, and what it had taken in is answered', async (t) => {
+  const scope = lastFirst(t)
+  const served = await serveGuests(scope, ...NO_PIECES, '2M')
+  const { machine, front, resume, arrived } = await guestThatWaits(scope, served)
+  const other = { ring: new SplitDriver(machine.memory, 16), kick: eventFd(), call: eventFd() }
+  scope.after(() => [other.kick, other.call].map(closeSync))
+  await front.startRing(0, 1, other)
+  const first = read(machine, machine, 0)
+  await until(() => arrived(1))
+  const second = read(machine, other, 1)
+  await until(() => arrived(2))
+  assert.equal(await front.stopRing(1), 1)
+  assert.deepEqual([first(), second()], [UNANSWERED, IOERR])
+  await resume()
+  await until(async () => first() === OK)
 })
 
 test('a bound that is set under an export goes before the one for all, for its guests too', async (t) => {

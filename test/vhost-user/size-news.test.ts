@@ -58,11 +58,11 @@ test('a monitor that was not told, or not there, hears of another size when its 
 function sceneOf(t: TestContext) {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const device = { size: 2, sizeTold: 1 }
-  const scene = { device, started: true, told: 0 }
+  const scene = { device, started: true, busy: false, told: 0 }
   const tell = () => {
     scene.told += 1
   }
-  return { scene, news: new SizeNews({ device, isStarted: () => scene.started, tell }) }
+  return { scene, news: new SizeNews({ device, isStarted: () => scene.started, isBusy: () => scene.busy, tell }) }
 }
 
 test('a front-end is told when it has been silent for a while: not amid what it says, and not after its end', (t) => {
@@ -80,6 +80,17 @@ test('a front-end is told when it has been silent for a while: not amid what it 
   assert.equal(scene.told, 1)
   news.due()
   news.end()
+  t.mock.timers.tick(QUIET_MS)
+  assert.equal(scene.told, 1)
+})
+
+test('a front-end that waits for an answer is told when it has had it, and was silent for a while', (t) => {
+  const { scene, news } = sceneOf(t)
+  scene.busy = true
+  news.due()
+  t.mock.timers.tick(10 * QUIET_MS + 1)
+  assert.equal(scene.told, 0)
+  scene.busy = false
   t.mock.timers.tick(QUIET_MS)
   assert.equal(scene.told, 1)
 })
