@@ -63,6 +63,19 @@ async function guestThatWaits(scope: Scope, { socket, stateDirectory }: Where) {
   return { machine, front, resume: () => tell('resume'), arrived }
 }
 
+/** A guest of two rings: what the one has taken fills the bound, and the other one waits behind it. */
+async function twoRings(scope: Scope, served: Where) {
+  const { machine, front, resume, arrived } = await guestThatWaits(scope, served)
+  const other = { ring: new SplitDriver(machine.memory, 16), kick: eventFd(), call: eventFd() }
+  scope.after(() => [other.kick, other.call].map(closeSync))
+  await front.startRing(0, 1, other)
+  const first = read(machine, machine, 0)
+  await until(() => arrived(1))
+  const second = read(machine, other, 1)
+  await until(() => arrived(2))
+  return { front, resume, first, second }
+}
+
 test('a READ that storage cannot take in pieces counts by its length, also above 1 MiB, while it waits', async (t) => {
   const scope = lastFirst(t)
   const served = await serveGuests(scope, ...NO_PIECES, '4M')
@@ -80,14 +93,7 @@ test('the rings of a guest share the bound, and a ring that waits goes on when a
   const scope = lastFirst(t)
   const served = await serveGuests(scope, ...NO_PIECES, '2M')
   const { candor } = served
-  const { machine, front, resume, arrived } = await guestThatWaits(scope, served)
-  const other = { ring: new SplitDriver(machine.memory, 16), kick: eventFd(), call: eventFd() }
-  scope.after(() => [other.kick, other.call].map(closeSync))
-  await front.startRing(0, 1, other)
-  const first = read(machine, machine, 0)
-  await until(() => arrived(1))
-  const second = read(machine, other, 1)
-  await until(() => arrived(2))
+  const { resume, first, second } = await twoRings(scope, served)
   assert.equal(await taken(candor), 1)
   await resume()
   for (const status of [first, second]) await until(async () => status() === OK)
@@ -97,14 +103,7 @@ test('the rings of a guest share the bound, and a ring that waits goes on when a
 test('a ring stops although another one holds all that is to be held, and what it had taken in is answered', async (t) => {
   const scope = lastFirst(t)
   const served = await serveGuests(scope, ...NO_PIECES, '2M')
-  const { machine, front, resume, arrived } = await guestThatWaits(scope, served)
-  const other = { ring: new SplitDriver(machine.memory, 16), kick: eventFd(), call: eventFd() }
-  scope.after(() => [other.kick, other.call].map(closeSync))
-  await front.startRing(0, 1, other)
-  const first = read(machine, machine, 0)
-  await until(() => arrived(1))
-  const second = read(machine, other, 1)
-  await until(() => arrived(2))
+  const { front, resume, first, second } = await twoRings(scope, served)
   assert.equal(await front.stopRing(1), 1)
   assert.deepEqual([first(), second()], [UNANSWERED, IOERR])
   await resume()
