@@ -99,15 +99,29 @@ class Tunnel implements ByteSink {
     const piece = takeBuffer(PIECE_BYTES)
     piece.set(slab.subarray(0, length))
     const more = length === slab.length ? socketIo.receiveNow(this.#near, piece.subarray(length), 0) : 0
+    this.#give(piece, length + Math.max(0, more))
+    return this.#pieces < PIECES_MAX
+  }
+
+  #give(piece: Uint8Array, length: number): void {
     this.#pieces += 1
     this.#touch()
-    this.#secured.write(piece.subarray(0, length + Math.max(0, more)), () => {
+    this.#secured.write(piece.subarray(0, length), () => {
       giveBuffer(piece)
       this.#pieces -= 1
       this.#touch()
       if (this.#pieces === PIECES_MAX - 1) this.#plain.resumeReading()
     })
-    return this.#pieces < PIECES_MAX
+  }
+
+  /** The export's end is closed, and this one is about to be: what lies between them are replies that the client is owed. */
+  #takeLastReplies(): void {
+    for (;;) {
+      const piece = takeBuffer(PIECE_BYTES)
+      const length = socketIo.receiveNow(this.#near, piece, 0)
+      if (length <= 0) return giveBuffer(piece)
+      this.#give(piece, length)
+    }
   }
 
   #gather(bytes: Uint8Array): void {
@@ -138,9 +152,10 @@ class Tunnel implements ByteSink {
     // Nobody reads requests any more. An error of this socket would take the replies with it that came before.
     if (sent < 0 || sent === end) return giveBuffer(requests)
     this.#secured.pause()
-    socket.write(requests.subarray(sent, end), () => {
+    socket.write(requests.subarray(sent, end), (error) => {
       giveBuffer(requests)
-      if (socket.writableLength === 0) this.#secured.resume()
+      if (error) this.#takeLastReplies()
+      else if (socket.writableLength === 0) this.#secured.resume()
     })
   }
 }
