@@ -215,7 +215,13 @@ test('when the process that stays is killed, further upgrades go on without it',
   const [init1 = 0] = pidsInside(server.candor.pid)
   const [first = 0] = pidsInside(init1)
   const began = async () => (await server.candor.metrics()).get('process_start_time_seconds')
-  const before = await began()
+  const before = (await began()) ?? assert.fail('the process says when it began')
+  // In whole seconds.
+  await until(
+    'another second',
+    async () => Math.round(Date.now() / 1000),
+    (now) => now > before,
+  )
   await server.told<UpgradeResult>('upgrade')
   // The new process answers there when it knows of the one that stays.
   await until('the new process', began, (since) => since !== before)
