@@ -1,7 +1,7 @@
 // Who comes second: sockets, state directories and images that are taken, and those that are taken no more. And how
 // candor ends.
 import assert from 'node:assert/strict'
-import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -12,6 +12,7 @@ import { type RunningCandor, temporaryFolder } from '../support/candor.js'
 import { attach, command, lastFirst, MIB, type Scope, serve, stamped } from '../support/faults.js'
 import { type Mistake, QUIET, serving, testMistakes } from '../support/faults-mistakes.js'
 import { sparseFile } from '../support/loop-disk.js'
+import { openFiles } from '../support/open-files.js'
 import { needs } from '../support/requirements.js'
 
 async function takenPort(scope: Scope): Promise<number> {
@@ -154,20 +155,9 @@ test('a successor waits for a predecessor that is just ending, and then serves',
 async function untilOpened(note: string, image: string): Promise<void> {
   for (;;) {
     const pid = existsSync(note) ? readFileSync(note, 'utf8').trim() : ''
-    if (pid !== '' && descriptors(pid).includes(image)) return
+    if (pid !== '' && openFiles(pid).includes(image)) return
     await sleep(10)
   }
-}
-
-function descriptors(pid: string): string[] {
-  const folder = `/proc/${pid}/fd`
-  return readdirSync(folder).map((name) => {
-    try {
-      return readlinkSync(join(folder, name))
-    } catch {
-      return '' // It was closed in between.
-    }
-  })
 }
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
