@@ -1,6 +1,6 @@
 /* A virtqueue in the event loop of one thread.
  *
- *   kick -> turn: hush, then { read up to a batch -> requests(count) } until empty or enough -> listen
+ *   kick -> turn: hush, then { read up to a batch -> requests(count) } until empty or enough -> listen -> notify
  *                                                      complete(id) … notify -> call
  *
  * Laws: one turn reads a batch at most, and ends in time, so that a guest does not keep the thread to itself; a queue that broke tells it once
@@ -73,29 +73,35 @@ static bool readable(const struct vhost_queue *queue) {
 static void on_idle(uv_idle_t *handle);
 
 /* Reads what is there into the table, and tells of it: how many. */
-static uint32_t take_batch(struct vhost_queue *queue, uint32_t limit, uint32_t *descs) {
+static uint32_t take_batch(struct vhost_queue *queue) {
+  const uint32_t limit = VHOST_BATCH_MAX - queue->turn_requests;
   uint32_t count = 0;
-  while (count < limit && *descs < DESCS_TURN_MAX && queue->ring.out < queue->requests_max) {
+  while (count < limit && queue->turn_descs < DESCS_TURN_MAX && queue->ring.out < queue->requests_max) {
     const int id = vhost_ring_next(&queue->ring);
     if (id < 0) break;
-    *descs += queue->ring.chains[id]->descs;
+    queue->turn_descs += queue->ring.chains[id]->descs;
     describe(queue, count++, (uint16_t)id);
   }
+  queue->turn_requests += count;
   if (count > 0) tell(queue, count, NULL);
   return count;
 }
 
-static void turn(struct vhost_queue *queue) {
-  uint32_t done = 0, descs = 0;
-  const uint64_t end = uv_hrtime() + TURN_NS;
+static bool turn_over(const struct vhost_queue *queue) {
+  if (queue->turn_requests == VHOST_BATCH_MAX || queue->turn_descs >= DESCS_TURN_MAX) return true;
+  return uv_hrtime() >= queue->turn_end;
+}
+
+static void read_ring(struct vhost_queue *queue) {
+  queue->turn_requests = queue->turn_descs = 0;
+  queue->turn_end = uv_hrtime() + TURN_NS;
   if (readable(queue)) vhost_ring_hush(&queue->ring);
   while (readable(queue)) {
-    if (done == VHOST_BATCH_MAX || descs >= DESCS_TURN_MAX || uv_hrtime() >= end) {
+    if (turn_over(queue)) {
       uv_idle_start(&queue->idle, on_idle);
       return;
     }
-    const uint32_t count = take_batch(queue, VHOST_BATCH_MAX - done, &descs);
-    done += count;
+    const uint32_t count = take_batch(queue);
     if (count > 0 || !readable(queue)) continue;
     uv_idle_stop(&queue->idle);
     queue->asked = false;
@@ -106,6 +112,12 @@ static void turn(struct vhost_queue *queue) {
   }
   uv_idle_stop(&queue->idle);
   tell_broken(queue);
+}
+
+static void turn(struct vhost_queue *queue) {
+  read_ring(queue);
+  /* Nobody holds an answer back beyond a turn. */
+  if (queue->untold && !queue->closing) vhost_queue_notify(queue);
 }
 
 static void on_idle(uv_idle_t *handle) { turn(handle->data); }
@@ -158,7 +170,7 @@ bool vhost_queue_await(struct vhost_queue *queue, uint64_t ns) {
   const uint64_t end = uv_hrtime() + ns;
   while (readable(queue) && !loop_awaited(queue)) {
     if (vhost_ring_ready(&queue->ring)) return true;
-    if (uv_hrtime() >= end) return false;
+    if (uv_hrtime() >= end || turn_over(queue)) return false;
     sched_yield();
   }
   return false;

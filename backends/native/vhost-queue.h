@@ -21,6 +21,8 @@ struct vhost_queue {
   int handles;
   bool started, told_broken, closing;
   bool asked; /* to read the ring once without a kick */
+  uint64_t turn_end; /* on uv_hrtime's clock */
+  uint32_t turn_requests, turn_descs;
   uint16_t requests_max;
   struct vhost_queue *next; /* of this thread */
   bool untold;           /* there are answers that the driver was not told of */
@@ -37,7 +39,7 @@ void vhost_queue_start(struct vhost_queue *queue);
 /* Looks at the ring in the next turn, kick or not. */
 void vhost_queue_poll(struct vhost_queue *queue);
 /* Within `told`: waits in place for so long at most, and lets others run; true when the ring has something more to be read.
- * Not while any ring of the thread has requests out, nor while another has something to read or to tell its driver. */
+ * Not beyond the turn, nor while any ring of the thread has requests out, or another has something to read or to tell its driver. */
 bool vhost_queue_await(struct vhost_queue *queue, uint64_t ns);
 void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status, uint32_t written);
 void vhost_queue_notify(struct vhost_queue *queue);

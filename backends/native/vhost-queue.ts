@@ -161,8 +161,9 @@ export class VhostQueue {
 
   /**
    * Within `requests`, when all of them are complete: waits in place until the guest has more, for `ns` nanoseconds at most
-   * (up to 2^32 - 1), and says whether it has. Those come in the same turn, and without a kick. Not while a ring of this
-   * thread has requests out, or another one has something to be read: the event loop brings what they wait for.
+   * (up to 2^32 - 1) and no longer than the turn lasts, and says whether it has. Those come in the same turn, and without a
+   * kick. Not while a ring of this thread has requests out, or another one has something to be read: the event loop brings
+   * what they wait for.
    */
   await(ns: number): boolean {
     return fileIo.vhostQueueAwait(this.#open, ns)

@@ -28,6 +28,7 @@ export class Answers {
   readonly latency: Latency
   /** A turn is being served, which sends the batch at its end; outside of one it has to be sent. */
   #serving = false
+  #gathers = false
 
   constructor({ served, style, batch, client, settled }: AnswersOptions) {
     this.#export = served
@@ -38,6 +39,16 @@ export class Answers {
     this.latency = new Latency(served.counters)
   }
 
+  /** Replies leave when they are told, also those of several turns, until `endGathering`. */
+  beginGathering(): void {
+    this.#gathers = true
+  }
+
+  endGathering(): void {
+    this.#gathers = false
+    this.tell()
+  }
+
   /** What is answered until `turnEnds` leaves together. */
   turnBegins(): void {
     this.#serving = true
@@ -46,6 +57,11 @@ export class Answers {
 
   turnEnds(): void {
     this.#serving = false
+    if (!this.#gathers) this.tell()
+  }
+
+  /** Sends what was answered. */
+  tell(): void {
     this.#batch.flush()
     this.latency.handedOver()
   }

@@ -54,7 +54,7 @@ export class Connection implements ByteSink {
     const { batch } = this.#transport
     const calls = { onRoom: this.#onRoom, peerGone: () => this.#peerGone(), stalled }
     this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, budget, client, ...calls })
-    this.#stay = new Stay(this.#receive, this.#transport, this.#transmission.answers.latency)
+    this.#stay = new Stay(this.#receive, this.#transport, this.#transmission.answers)
   }
 
   get served(): Export {
@@ -133,6 +133,15 @@ export class Connection implements ByteSink {
   }
 
   arrived(length: number): boolean {
+    const { answers } = this.#transmission
+    answers.beginGathering()
+    const readsOn = this.#serve(length)
+    answers.endGathering()
+    return readsOn
+  }
+
+  /** Whether more may be read from here. */
+  #serve(length: number): boolean {
     this.#take(length)
     this.#stay.begin(length)
     // Whoever asks one thing after another has most likely asked the next by now: the event loop is a detour then.

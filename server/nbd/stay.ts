@@ -1,45 +1,49 @@
-// How long a connection that is read keeps the thread. Law: after half a millisecond others have their turn, whatever it is
-// that comes; and who is read in turns with others gives it up when what came is served: its requests gather meanwhile.
-
-import { Patience } from '../exports/patience.js'
+// How long a connection that is read keeps the thread, and its replies. Law: after half a millisecond others have their turn,
+// whatever it is that comes; who is read in turns with others gives it up when what came is served: its requests gather
+// meanwhile. Before a turn is given up, and before anything but the next small request is waited for, replies are told.
+import { Coalescing } from '../exports/coalescing.js'
+import { HOLD_NS, Patience } from '../exports/patience.js'
 import type { Latency } from '../observe/latency.js'
+import type { Answers } from './answers.js'
 import type { ReceiveBuffer } from './receive-buffer.js'
 import type { Transport } from './transport.js'
 
 const STAY_MS = 0.5
 
-/** Whoever was read last in this thread. */
-let last: Stay | undefined
-
 /** What is to be known of the bytes that came. */
 type Source = Pick<ReceiveBuffer, 'isBetweenFrames' | 'lentBytes' | 'target'>
+
+/** The same of the replies. */
+interface Replies extends Pick<Answers, 'tell'> {
+  readonly latency: Pick<Latency, 'sinceMs' | 'untold'>
+}
 
 export class Stay {
   readonly #receive: Source
   readonly #transport: Pick<Transport, 'receiveNow'>
-  readonly #latency: Pick<Latency, 'sinceMs'>
+  readonly #replies: Replies
   readonly #patience = new Patience()
+  readonly #coalescing = new Coalescing()
   #wasFilled = false
   #hasOthers = false
   #beganMs = 0
 
-  constructor(receive: Source, transport: Pick<Transport, 'receiveNow'>, latency: Pick<Latency, 'sinceMs'>) {
+  constructor(receive: Source, transport: Pick<Transport, 'receiveNow'>, replies: Replies) {
     this.#receive = receive
     this.#transport = transport
-    this.#latency = latency
+    this.#replies = replies
   }
 
   /** libuv brought `length` bytes, which have been taken. */
   begin(length: number): void {
     this.#wasFilled = length === this.#receive.lentBytes
     this.#beganMs = this.#nowMs
-    this.#hasOthers = last !== this
-    last = this
+    this.#hasOthers = this.#patience.came(this.#beganMs)
   }
 
   /** The last batch has looked at the clock; of a payload no part does. */
   get #nowMs(): number {
-    return this.#receive.isBetweenFrames ? this.#latency.sinceMs : performance.now()
+    return this.#receive.isBetweenFrames ? this.#replies.latency.sinceMs : performance.now()
   }
 
   get #isOver(): boolean {
@@ -54,7 +58,13 @@ export class Stay {
   /** Bytes that have come meanwhile, and wait to be taken; 0 when the event loop is to have its turn. */
   more(isIdle: boolean): number {
     // The rest of a large frame is on its way; the next small one is looked for when the others have been read.
-    if (this.#isOver || (this.#hasOthers && this.#receive.isBetweenFrames)) return 0
+    if (this.#isOver || (this.#hasOthers && this.#receive.isBetweenFrames)) {
+      this.#tell()
+      return 0
+    }
+    const held = isIdle ? this.#hold() : 0
+    if (held > 0) return held
+    this.#tell()
     // A request that storage is about to answer may not lose by a wait.
     const waitNs = isIdle ? this.#patience.waitNs : 0
     const bytes = this.#transport.receiveNow(this.#receive.target, waitNs)
@@ -62,9 +72,24 @@ export class Stay {
     return bytes
   }
 
+  /** The next request, if it comes while replies are held for it. */
+  #hold(): number {
+    const { untold } = this.#replies.latency
+    const mayHold = untold > 0 && this.#receive.isBetweenFrames && this.#patience.isAlone
+    if (!mayHold || !this.#coalescing.holds(untold)) return 0
+    const bytes = this.#transport.receiveNow(this.#receive.target, HOLD_NS)
+    this.#coalescing.held(bytes > 0)
+    return bytes
+  }
+
+  #tell(): void {
+    const { untold } = this.#replies.latency
+    this.#replies.tell()
+    this.#coalescing.told(untold)
+  }
+
   /** The client has gone. */
   end(): void {
     this.#patience.end()
-    if (last === this) last = undefined
   }
 }

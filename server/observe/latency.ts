@@ -1,5 +1,5 @@
 // How long one connection's requests took, added to their export's histograms. Law: the clock is read twice for a
-// batch, never for each of its requests: what is served in one turn leaves in one write, so it all took equally long.
+// batch, never for each of its requests: what is told together counts from the first that came, never as shorter than it took.
 import { COMMANDS, commandIndex } from 'nbd-protocol'
 import type { Outcome } from '../../backends/index.js'
 import { type Counters, count, latencyAt } from './counters.js'
@@ -14,8 +14,12 @@ export class Latency {
   readonly #batch = new Uint32Array(PLACES)
   readonly #places = new Uint8Array(PLACES)
   #touched = 0
+  /** Requests of batches whose replies were not handed over. */
+  untold = 0
   /** When the batch that is being served arrived, on the monotonic clock. */
   sinceMs = 0
+  /** When the first of those did whose replies were not handed over. */
+  #firstMs = 0
 
   constructor(counters: Counters) {
     this.#counters = counters
@@ -24,6 +28,7 @@ export class Latency {
   /** A batch has arrived and is about to be served. */
   arrived(): void {
     this.sinceMs = performance.now()
+    if (this.untold === 0) this.#firstMs = this.sinceMs
   }
 
   /** A request of this batch succeeded within it. */
@@ -45,18 +50,20 @@ export class Latency {
     const before = this.#batch[place] ?? 0
     if (before === 0) this.#places[this.#touched++] = place
     this.#batch[place] = before + 1
+    this.untold += 1
   }
 
-  /** The replies of the batch were handed to the socket. */
+  /** The replies were handed to the socket, those of former batches among them if they were kept back. */
   handedOver(): void {
     if (this.#touched === 0) return
-    const seconds = (performance.now() - this.sinceMs) / MS_PER_SECOND
+    const seconds = (performance.now() - this.#firstMs) / MS_PER_SECOND
     for (let index = 0; index < this.#touched; index++) {
       const place = this.#places[index] ?? 0
       this.#add(place, seconds, this.#batch[place] ?? 0)
       this.#batch[place] = 0
     }
     this.#touched = 0
+    this.untold = 0
   }
 
   /** A request that could not be answered in its batch, which arrived at `sinceMs`, is answered now. */

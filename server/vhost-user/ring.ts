@@ -1,7 +1,8 @@
 // One virtqueue in service: its turns, what waits, and how it stops. Law: while a request touches the guest's memory, the
 // ring is not idle; a ring whose session is gone is not touched.
 import { type QueueOptions, type VhostMemory, VhostQueue } from '../../backends/index.js'
-import type { Patience } from '../exports/patience.js'
+import { Coalescing } from '../exports/coalescing.js'
+import { HOLD_NS, type Patience } from '../exports/patience.js'
 import { type Audience, RequestRunner } from '../exports/request-runner.js'
 import { type BlockRequest, requestAt } from './block-request.js'
 import { BlockService, type Desk } from './block-service.js'
@@ -33,6 +34,7 @@ export class Ring implements Audience, Desk, Waiter {
   readonly #queue: VhostQueue
   readonly #runner: RequestRunner
   readonly #service: BlockService
+  readonly #coalescing = new Coalescing()
   #backlog: BlockRequest[] = []
   #moved = 0
   #out = 0
@@ -83,20 +85,43 @@ export class Ring implements Audience, Desk, Waiter {
   /** So many new entries stand at the start of the queue's table. */
   arrived(entries: number): void {
     this.#runner.beginBatch()
+    this.#options.patience.came(this.#runner.latency.sinceMs)
     for (let row = 0; row < entries; row++) {
       const request = requestAt(this.#queue.table, row)
       if (this.#backlog.length > 0 || !this.#mayTake) this.#backlog.push(request)
       else this.#moved += this.#service.take(request)
     }
+    if (this.#holds()) return
     this.#endTurn()
     this.#linger()
+  }
+
+  get #mayWait(): boolean {
+    return this.inFlight === 0 && !this.#closed && !this.stopping
+  }
+
+  /** More has come while answers were held for it; with the turn of the queue they are told in any case. */
+  #holds(): boolean {
+    const { untold } = this.#runner.latency
+    const mayHold = untold > 0 && this.#mayWait && this.#moved < TURN_BYTES_MAX && this.#options.patience.isAlone
+    if (!mayHold || !this.#coalescing.holds(untold)) return false
+    const more = this.#queue.await(HOLD_NS)
+    this.#coalescing.held(more)
+    return more
   }
 
   /** Who asks for one thing at a time asks again in a moment: sooner than a kick would wake us. */
   #linger(): void {
     const { patience } = this.#options
-    const waitNs = this.inFlight === 0 && !this.#closed && !this.stopping ? patience.waitNs : 0
+    const waitNs = this.#mayWait ? patience.waitNs : 0
     if (waitNs > 0) patience.waited(this.#queue.await(waitNs))
+  }
+
+  #tell(): void {
+    const { untold } = this.#runner.latency
+    this.#runner.endBatch()
+    this.#queue.notify()
+    this.#coalescing.told(untold)
   }
 
   broken(reason: string): void {
@@ -110,8 +135,7 @@ export class Ring implements Audience, Desk, Waiter {
 
   #endTurn(): void {
     const { copies } = this.#options
-    this.#runner.endBatch()
-    this.#queue.notify()
+    this.#tell()
     if (this.#moved >= TURN_BYTES_MAX) this.resumeSoon()
     else {
       this.#moved = 0

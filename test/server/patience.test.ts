@@ -37,6 +37,20 @@ describe('patience', () => {
     one.end()
   })
 
+  test('is for a client that was alone for a while, whoever else is there', () => {
+    const [one, other] = [new Patience(), new Patience()]
+    const waits = (nowMs: number) => {
+      one.came(nowMs)
+      return one.waitNs > 0
+    }
+    assert.deepEqual([0, 9.9, 10, 20].map(waits), [false, false, true, true])
+    other.came(21)
+    assert.equal(one.waitNs, 0)
+    assert.deepEqual([22, 31.9, 32].map(waits), [false, false, true])
+    one.end()
+    other.end()
+  })
+
   test('brings what has come, nothing when nothing came, and neither hides the end of the stream', () => {
     const [one, other] = socketPair()
     const target = new Uint8Array(16)

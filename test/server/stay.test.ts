@@ -1,18 +1,32 @@
-// How long a connection that was read keeps the thread. Law: alone it is read again at once; in turns with others it is not, but
-// for the rest of a large frame.
+// How long a connection that was read keeps the thread, and its replies. Law: alone it is read again at once; in turns with
+// others it is not, but for the rest of a large frame. Replies are held for nothing but the next small request.
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { HOLD_NS, Patience } from '../../server/exports/patience.js'
 import { Stay } from '../../server/nbd/stay.js'
 
-/** A connection that would always have four bytes more. */
+/** A connection that would always have four bytes more, with `untold` replies; `told` counts how often they were told. */
 function connection() {
   const source = { isBetweenFrames: true, lentBytes: 64, target: new Uint8Array(64) }
-  const stay = new Stay(source, { receiveNow: () => 4 }, { sinceMs: 0 })
-  const read = () => {
-    stay.begin(4)
-    return stay.more(false)
+  const waits: number[] = []
+  const receiveNow = (_: Uint8Array, patienceNs: number) => {
+    waits.push(patienceNs)
+    return 4
   }
-  return { source, stay, read }
+  const replies = {
+    latency: { sinceMs: 0, untold: 0 },
+    told: 0,
+    tell() {
+      this.told += 1
+      this.latency.untold = 0
+    },
+  }
+  const stay = new Stay(source, { receiveNow }, replies)
+  const read = (isIdle = false) => {
+    stay.begin(4)
+    return stay.more(isIdle)
+  }
+  return { source, stay, replies, waits, read }
 }
 
 describe('a connection that was read', () => {
@@ -34,5 +48,33 @@ describe('a connection that was read', () => {
     assert.equal(one.read(), 4)
     one.stay.end()
     other.stay.end()
+  })
+
+  test('has its replies held for the next small request of a client that asks on, and for nothing else', (t) => {
+    let nowMs = 0
+    t.mock.method(performance, 'now', () => nowMs)
+    const { source, stay, replies, waits, read } = connection()
+    read()
+    // Each reply that is told by itself takes the client longer: two are told together before long.
+    const asks = (isIdle: boolean) => {
+      replies.latency.untold += 1
+      const told = replies.told
+      read(isIdle)
+      nowMs += replies.told > told ? 0.02 : 0.001
+      return replies.told === told
+    }
+    while (!asks(true)) assert.ok(replies.told < 10_000)
+    assert.equal(waits.at(-1), HOLD_NS)
+    assert.equal(asks(false), false, 'storage has something of it')
+    while (!asks(true)) assert.ok(replies.told < 10_000)
+    source.isBetweenFrames = false
+    assert.equal(asks(true), false, 'the rest of a frame is on its way')
+    source.isBetweenFrames = true
+    while (!asks(true)) assert.ok(replies.told < 10_000)
+    const other = new Patience()
+    other.came(nowMs)
+    assert.equal(asks(true), false, 'somebody else asks too')
+    other.end()
+    stay.end()
   })
 })

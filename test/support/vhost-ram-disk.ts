@@ -96,7 +96,7 @@ export class RamDisk extends EventEmitter {
       this.taken.push(request)
       if (!this.#keep) this.serve(request)
     }
-    this.queue.notify()
+    if (!this.#keep) this.queue.notify()
     this.emit('event')
   }
 
