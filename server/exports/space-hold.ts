@@ -105,8 +105,8 @@ export class SpaceHold {
   }
 
   /**
-   * Runs `attempt` until it ends in something else than a want of space. `wanted` is asked before it is held, and before each further attempt:
-   * a request whose client has gone is not tried again, and ends with its last outcome. `request` is who it is.
+   * Runs `attempt` until it ends in something else than a want of space. `wanted` is asked before it is held, and before each
+   * further attempt: a request whose client has gone is not tried again, and ends with its last outcome. `request` is who it is.
    */
   async run(attempt: () => Promise<Outcome>, wanted: () => boolean, request: HoldRequest): Promise<Outcome> {
     let outcome = await attempt()

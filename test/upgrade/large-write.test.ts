@@ -24,6 +24,19 @@ async function serverOf(scope: Scope): Promise<Lineage> {
   ])
 }
 
+/** A client that has sent so much of a large WRITE, when another one, `good`, has seen what can have landed of it. */
+async function sendPart(scope: Scope, server: Lineage, sentBytes: number, flags = 0) {
+  const client = await RawClient.enter(join(server.folder, 'other'), 'simple')
+  scope.after(() => client.vanish())
+  const good = await attach(server.candor.uris[0] ?? '')
+  const payload = pattern(LENGTH, 7)
+  const frame = writeRequest('simple', 5n, OFFSET, payload, flags)
+  await client.send(frame.subarray(0, sentBytes))
+  const last = Math.floor((sentBytes - 28) / (256 * KIB)) * 256 * KIB - 1
+  if (last > 0) while ((await good.read(OFFSET + last, 1))[0] !== payload[last]);
+  return { client, good, payload, rest: frame.subarray(sentBytes) }
+}
+
 for (const [what, sentBytes] of [
   ['its header and some bytes', 100 * KIB],
   ['most of it', 5 * MIB + 100],
@@ -32,17 +45,10 @@ for (const [what, sentBytes] of [
   test(`${what} of a large WRITE came to the old process: it lands whole, and is answered once`, async (t) => {
     const scope = lastFirst(t)
     const server = await serverOf(scope)
-    const client = await RawClient.enter(join(server.folder, 'other'), 'simple')
-    scope.after(() => client.vanish())
-    const good = await attach(server.candor.uris[0] ?? '')
-    const payload = pattern(LENGTH, 7)
-    const frame = writeRequest('simple', 5n, OFFSET, payload)
-    await client.send(frame.subarray(0, sentBytes))
-    const last = Math.floor((sentBytes - 28) / (256 * KIB)) * 256 * KIB - 1
-    if (last > 0) while ((await good.read(OFFSET + last, 1))[0] !== payload[last]);
+    const { client, good, payload, rest } = await sendPart(scope, server, sentBytes)
     const before = client.received
     await server.upgrade()
-    await client.send(frame.subarray(sentBytes))
+    await client.send(rest)
     const reply = await client.reply(noReadData)
     assert.deepEqual([reply?.cookie, reply?.error], [5n, 0])
     assert.ok(Buffer.from(await good.read(OFFSET, LENGTH)).equals(payload))
@@ -115,23 +121,16 @@ for (const [when, sentBytes, failsBefore] of [
   test(`a sync that failed ${when} the upgrade fails a FUA WRITE of which ${sentBytes} bytes had come, though an operator has resumed`, async (t) => {
     const scope = lastFirst(t)
     const server = await serverOf(scope)
-    const client = await RawClient.enter(join(server.folder, 'other'), 'simple')
-    scope.after(() => client.vanish())
-    const good = await attach(server.candor.uris[0] ?? '')
+    const { client, good, payload, rest } = await sendPart(scope, server, sentBytes, NBD_CMD_FLAG_FUA)
     const fail = async () => {
       assert.ok((await server.ask({ command: 'inject', name: 'disk', words: ['flush:EIO,count=1'] })).ok)
       await assert.rejects(good.flush())
       assert.equal((await server.ctl('resume', 'disk')).code, 0)
     }
-    const payload = pattern(LENGTH, 7)
-    const frame = writeRequest('simple', 5n, OFFSET, payload, NBD_CMD_FLAG_FUA)
-    await client.send(frame.subarray(0, sentBytes))
-    const last = Math.floor((sentBytes - 28) / (256 * KIB)) * 256 * KIB - 1
-    while ((await good.read(OFFSET + last, 1))[0] !== payload[last]);
     if (failsBefore) await fail()
     await server.upgrade()
     if (!failsBefore) await fail()
-    await client.send(frame.subarray(sentBytes))
+    await client.send(rest)
     const reply = await client.reply(noReadData)
     assert.deepEqual([reply?.cookie, reply?.error], [5n, NBD_EIO], 'what landed first may be lost')
     await client.send(writeRequest('simple', 6n, OFFSET, payload.subarray(0, KIB), NBD_CMD_FLAG_FUA))
@@ -144,17 +143,10 @@ for (const [when, sentBytes, failsBefore] of [
 test('the rest of a FUA WRITE is no success before what had landed in the old process is synced, though it is small', async (t) => {
   const scope = lastFirst(t)
   const server = await serverOf(scope)
-  const client = await RawClient.enter(join(server.folder, 'other'), 'simple')
-  scope.after(() => client.vanish())
-  const good = await attach(server.candor.uris[0] ?? '')
-  const payload = pattern(LENGTH, 7)
-  const frame = writeRequest('simple', 5n, OFFSET, payload, NBD_CMD_FLAG_FUA)
-  const sentBytes = LENGTH - 100 * KIB
-  await client.send(frame.subarray(0, sentBytes))
-  while ((await good.read(OFFSET + 5 * MIB - 1, 1))[0] !== payload[5 * MIB - 1]);
+  const { client, good, rest } = await sendPart(scope, server, LENGTH - 100 * KIB, NBD_CMD_FLAG_FUA)
   await server.upgrade()
   assert.ok((await server.ask({ command: 'inject', name: 'disk', words: ['flush:EIO,count=1'] })).ok)
-  await client.send(frame.subarray(sentBytes))
+  await client.send(rest)
   const reply = await client.reply(noReadData)
   assert.deepEqual([reply?.cookie, reply?.error], [5n, NBD_EIO], 'nothing has been synced')
   await good.disconnect()
