@@ -75,3 +75,18 @@ int64_t vhost_data_window(struct vhost_chain *chain, uint64_t *start) {
   *start = first & (VHOST_WINDOW_BYTES - 1);
   return (int64_t)segment->region->window + (int64_t)(first >> VHOST_WINDOW_BITS);
 }
+
+void vhost_data_describe(struct vhost_chain *chain, uint16_t id, double *words) {
+  uint32_t out, in;
+  uint64_t start = 0;
+  vhost_chain_data(chain, true, &out);
+  vhost_chain_data(chain, false, &in);
+  words[0] = id;
+  words[1] = chain->type;
+  words[2] = (double)chain->sector;
+  words[3] = (double)chain->out_length;
+  words[4] = (double)chain->in_length;
+  words[5] = out + in;
+  words[6] = (double)vhost_data_window(chain, &start);
+  words[7] = (double)start;
+}

@@ -39,23 +39,6 @@ static void tell(struct vhost_queue *queue, uint32_t count, const char *reason) 
   napi_close_handle_scope(env, scope);
 }
 
-static void describe(struct vhost_queue *queue, uint32_t entry, uint16_t id) {
-  struct vhost_chain *chain = queue->ring.chains[id];
-  double *words = queue->table + (size_t)entry * VHOST_REQUEST_WORDS;
-  uint32_t out, in;
-  uint64_t start = 0;
-  vhost_chain_data(chain, true, &out);
-  vhost_chain_data(chain, false, &in);
-  words[0] = id;
-  words[1] = chain->type;
-  words[2] = (double)chain->sector;
-  words[3] = (double)chain->out_length;
-  words[4] = (double)chain->in_length;
-  words[5] = out + in;
-  words[6] = (double)vhost_data_window(chain, &start);
-  words[7] = (double)start;
-}
-
 static void tell_broken(struct vhost_queue *queue) {
   if (queue->ring.broken == NULL || queue->told_broken || queue->closing) return;
   queue->told_broken = true;
@@ -80,7 +63,7 @@ static uint32_t take_batch(struct vhost_queue *queue) {
     const int id = vhost_ring_next(&queue->ring);
     if (id < 0) break;
     queue->turn_descs += queue->ring.chains[id]->descs;
-    describe(queue, count++, (uint16_t)id);
+    vhost_data_describe(queue->ring.chains[id], (uint16_t)id, queue->table + (size_t)count++ * VHOST_REQUEST_WORDS);
   }
   queue->turn_requests += count;
   if (count > 0) tell(queue, count, NULL);

@@ -10,7 +10,6 @@
 #include "vhost-events.h"
 #include "vhost-ring.h"
 
-#define VHOST_REQUEST_WORDS 8
 #define VHOST_BATCH_MAX 128
 
 struct vhost_queue {

@@ -9,11 +9,11 @@ import { type ConnectionParts, goOn, lossOf, type MovedRequest, unservedOf } fro
 import { termsFor } from './negotiation.js'
 import { type LastWords, saidFarewell } from './peer-presence.js'
 import { ReceiveBuffer } from './receive-buffer.js'
-import { Stay } from './stay.js'
+import { type Reader, Stay } from './stay.js'
 import { Transmission } from './transmission.js'
 import { Transport } from './transport.js'
 
-export class Connection implements ByteSink {
+export class Connection implements ByteSink, Reader {
   readonly #options: ConnectionOptions
   readonly #receive: ReceiveBuffer
   readonly #transport: Transport
@@ -70,7 +70,7 @@ export class Connection implements ByteSink {
     this.#transmission.large.goOn()
     if (this.#receive.waiting) this.#resumeSoon()
     if (this.#leaving) this.#leaveWhenDone()
-    if (this.#mayRead()) this.#transport.resumeReading()
+    if (this.mayRead()) this.#transport.resumeReading()
   }
 
   /** Goes on after a freeze that came to nothing: what is returned is to be begun anew, and then `start` called. */
@@ -133,38 +133,25 @@ export class Connection implements ByteSink {
   }
 
   arrived(length: number): boolean {
-    const { answers } = this.#transmission
-    answers.beginGathering()
-    const readsOn = this.#serve(length)
-    answers.endGathering()
-    return readsOn
-  }
-
-  /** Whether more may be read from here. */
-  #serve(length: number): boolean {
-    this.#take(length)
-    this.#stay.begin(length)
-    // Whoever asks one thing after another has most likely asked the next by now: the event loop is a detour then.
-    while (this.#mayRead()) {
-      const more = this.#stay.more(this.inFlight === 0)
-      if (more === 0) return this.#stay.overstays ? this.#rest() : true
-      this.#take(more)
+    const next = this.#stay.read(length, this)
+    if (next === 'turn') {
+      this.#paused = true
+      this.#resumeSoon()
     }
-    return false
+    return next === 'now'
   }
 
-  /** Reads on when others have had their turn. */
-  #rest(): false {
-    this.#paused = true
-    this.#resumeSoon()
-    return false
-  }
+  // Reader
 
-  #take(length: number): void {
+  take(length: number): void {
     this.#guarded(() => this.#receive.arrived(length))
   }
 
-  #mayRead(): boolean {
+  isIdle(): boolean {
+    return this.inFlight === 0
+  }
+
+  mayRead(): boolean {
     this.#paused = this.#ended || this.#frozen || this.#receive.waiting || this.#leaving
     if (this.#transmission.halt === 'turn') this.#resumeSoon()
     return !this.#paused
@@ -225,7 +212,7 @@ export class Connection implements ByteSink {
       this.#guarded(() => this.#receive.resume())
       if (this.#leaving) this.#leaveWhenDone()
       const wasPaused = this.#paused
-      if (this.#mayRead() && wasPaused) this.#transport.resumeReading()
+      if (this.mayRead() && wasPaused) this.#transport.resumeReading()
     })
   }
 

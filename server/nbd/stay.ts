@@ -14,8 +14,17 @@ const STAY_MS = 0.5
 type Source = Pick<ReceiveBuffer, 'isBetweenFrames' | 'lentBytes' | 'target'>
 
 /** The same of the replies. */
-interface Replies extends Pick<Answers, 'tell'> {
+interface Replies extends Pick<Answers, 'beginGathering' | 'tell' | 'endGathering'> {
   readonly latency: Pick<Latency, 'sinceMs' | 'untold'>
+}
+
+/** Who takes the bytes. */
+export interface Reader {
+  take(length: number): void
+  /** Whether more is wanted now. */
+  mayRead(): boolean
+  /** Nothing of it is in storage. */
+  isIdle(): boolean
 }
 
 export class Stay {
@@ -34,8 +43,27 @@ export class Stay {
     this.#replies = replies
   }
 
-  /** libuv brought `length` bytes, which have been taken. */
-  begin(length: number): void {
+  /** libuv brought `length` bytes: whether it may bring more `now`, or when others have had their `turn`; or `reader` wants no more. */
+  read(length: number, reader: Reader): 'now' | 'turn' | 'no more' {
+    this.#replies.beginGathering()
+    const next = this.#readOn(length, reader)
+    this.#replies.endGathering()
+    return next
+  }
+
+  #readOn(length: number, reader: Reader) {
+    reader.take(length)
+    this.#begin(length)
+    // Whoever asks one thing after another has most likely asked the next by now: the event loop is a detour then.
+    while (reader.mayRead()) {
+      const more = this.#more(reader.isIdle())
+      if (more === 0) return this.#overstays ? 'turn' : 'now'
+      reader.take(more)
+    }
+    return 'no more'
+  }
+
+  #begin(length: number): void {
     this.#wasFilled = length === this.#receive.lentBytes
     this.#beganMs = this.#nowMs
     this.#hasOthers = this.#patience.came(this.#beganMs)
@@ -51,12 +79,12 @@ export class Stay {
   }
 
   /** libuv reads on in the same turn where what it was lent has been filled: it is to be kept from that. */
-  get overstays(): boolean {
+  get #overstays(): boolean {
     return this.#wasFilled && this.#isOver
   }
 
   /** Bytes that have come meanwhile, and wait to be taken; 0 when the event loop is to have its turn. */
-  more(isIdle: boolean): number {
+  #more(isIdle: boolean): number {
     // The rest of a large frame is on its way; the next small one is looked for when the others have been read.
     if (this.#isOver || (this.#hasOthers && this.#receive.isBetweenFrames)) {
       this.#tell()

@@ -1,13 +1,13 @@
 // One virtqueue in service: its turns, what waits, and how it stops. Law: while a request touches the guest's memory, the
 // ring is not idle; a ring whose session is gone is not touched.
 import { type QueueOptions, type VhostMemory, VhostQueue } from '../../backends/index.js'
-import { Coalescing } from '../exports/coalescing.js'
-import { HOLD_NS, type Patience } from '../exports/patience.js'
+import type { Patience } from '../exports/patience.js'
 import { type Audience, RequestRunner } from '../exports/request-runner.js'
 import { type BlockRequest, requestAt } from './block-request.js'
 import { BlockService, type Desk } from './block-service.js'
 import type { Copies, Waiter } from './copies.js'
 import type { BlockDevice } from './device.js'
+import { Telling } from './telling.js'
 
 /** Bytes of data that one turn moves before others have theirs. */
 const TURN_BYTES_MAX = 8 << 20
@@ -34,12 +34,11 @@ export class Ring implements Audience, Desk, Waiter {
   readonly #queue: VhostQueue
   readonly #runner: RequestRunner
   readonly #service: BlockService
-  readonly #coalescing = new Coalescing()
+  readonly #telling: Telling
   #backlog: BlockRequest[] = []
   #moved = 0
   #out = 0
   #turnScheduled = false
-  #notifyScheduled = false
   #closed = false
   #whenIdle: (() => void)[] = []
   #base: Promise<number> | undefined
@@ -47,13 +46,14 @@ export class Ring implements Audience, Desk, Waiter {
   stopping = false
 
   private constructor(options: RingOptions, queue: VhostQueue) {
-    const { client, remembers, device, memory } = options
+    const { client, remembers, device, memory, patience } = options
     this.client = client
     this.remembers = remembers
     this.#options = options
     this.#queue = queue
     this.#runner = new RequestRunner(device.served, this)
     this.#service = new BlockService(device, this.#runner, memory, queue, this)
+    this.#telling = new Telling(queue, this.#runner, patience)
   }
 
   /** Finds the ring in the guest's memory and begins to serve it; an errno when it cannot be there. */
@@ -84,44 +84,19 @@ export class Ring implements Audience, Desk, Waiter {
 
   /** So many new entries stand at the start of the queue's table. */
   arrived(entries: number): void {
-    this.#runner.beginBatch()
-    this.#options.patience.came(this.#runner.latency.sinceMs)
+    this.#telling.begin()
     for (let row = 0; row < entries; row++) {
       const request = requestAt(this.#queue.table, row)
       if (this.#backlog.length > 0 || !this.#mayTake) this.#backlog.push(request)
       else this.#moved += this.#service.take(request)
     }
-    if (this.#holds()) return
+    if (this.#mayWait && this.#moved < TURN_BYTES_MAX && this.#telling.holds()) return
     this.#endTurn()
-    this.#linger()
+    if (this.#mayWait) this.#telling.linger()
   }
 
   get #mayWait(): boolean {
     return this.inFlight === 0 && !this.#closed && !this.stopping
-  }
-
-  /** More has come while answers were held for it; with the turn of the queue they are told in any case. */
-  #holds(): boolean {
-    const { untold } = this.#runner.latency
-    const mayHold = untold > 0 && this.#mayWait && this.#moved < TURN_BYTES_MAX && this.#options.patience.isAlone
-    if (!mayHold || !this.#coalescing.holds(untold)) return false
-    const more = this.#queue.await(HOLD_NS)
-    this.#coalescing.held(more)
-    return more
-  }
-
-  /** Who asks for one thing at a time asks again in a moment: sooner than a kick would wake us. */
-  #linger(): void {
-    const { patience } = this.#options
-    const waitNs = this.#mayWait ? patience.waitNs : 0
-    if (waitNs > 0) patience.waited(this.#queue.await(waitNs))
-  }
-
-  #tell(): void {
-    const { untold } = this.#runner.latency
-    this.#runner.endBatch()
-    this.#queue.notify()
-    this.#coalescing.told(untold)
   }
 
   broken(reason: string): void {
@@ -135,7 +110,7 @@ export class Ring implements Audience, Desk, Waiter {
 
   #endTurn(): void {
     const { copies } = this.#options
-    this.#tell()
+    this.#telling.now()
     if (this.#moved >= TURN_BYTES_MAX) this.resumeSoon()
     else {
       this.#moved = 0
@@ -181,18 +156,8 @@ export class Ring implements Audience, Desk, Waiter {
     void work.then(() => {
       this.#out -= 1
       this.#options.copies.giveBack(bytes)
-      this.#notifySoon()
+      this.#telling.soon()
       this.#tellIdle()
-    })
-  }
-
-  /** Completions of one turn are told together. */
-  #notifySoon(): void {
-    if (this.#notifyScheduled) return
-    this.#notifyScheduled = true
-    setImmediate(() => {
-      this.#notifyScheduled = false
-      if (!this.gone && !this.#closed) this.#queue.notify()
     })
   }
 
@@ -209,7 +174,7 @@ export class Ring implements Audience, Desk, Waiter {
     this.#queue.setKick(-1)
     this.#leave()
     await this.#idle()
-    if (!this.gone) this.#queue.notify()
+    if (!this.gone) this.#telling.now()
     const base = this.#queue.stop()
     this.#close()
     return base
@@ -219,6 +184,7 @@ export class Ring implements Audience, Desk, Waiter {
   async lost(): Promise<void> {
     if (this.gone) return
     this.gone = true
+    this.#telling.end()
     if (!this.#closed) this.#queue.stop()
     this.#leave()
     await this.#idle()
@@ -258,6 +224,7 @@ export class Ring implements Audience, Desk, Waiter {
   #close(): void {
     if (this.#closed) return
     this.#closed = true
+    this.#telling.end()
     this.#queue.close()
   }
 }

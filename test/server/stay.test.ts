@@ -16,15 +16,22 @@ function connection() {
   const replies = {
     latency: { sinceMs: 0, untold: 0 },
     told: 0,
+    beginGathering() {},
+    endGathering() {},
     tell() {
       this.told += 1
       this.latency.untold = 0
     },
   }
   const stay = new Stay(source, { receiveNow }, replies)
-  const read = (isIdle = false) => {
-    stay.begin(4)
-    return stay.more(isIdle)
+  /** How often it was read when it may be read `times` times. */
+  const read = (isIdle = false, times = 2) => {
+    let taken = 0
+    const take = () => {
+      taken += 1
+    }
+    stay.read(4, { take, mayRead: () => taken < times, isIdle: () => isIdle })
+    return taken
   }
   return { source, stay, replies, waits, read }
 }
@@ -33,9 +40,9 @@ describe('a connection that was read', () => {
   test('is read again in the same turn, once the others are silent', () => {
     const [one, other] = [connection(), connection()]
     other.read()
-    assert.equal(one.read(), 0, 'the other was read last')
-    assert.equal(one.read(), 4)
-    assert.equal(one.stay.more(false), 4)
+    assert.equal(one.read(), 1, 'the other was read last')
+    assert.equal(one.read(), 2)
+    assert.equal(one.read(false, 9), 9)
     one.stay.end()
     other.stay.end()
   })
@@ -43,9 +50,9 @@ describe('a connection that was read', () => {
   test('leaves the turn when it is read in turns with others, but for the rest of a large frame', (t) => {
     t.mock.method(performance, 'now', () => 0)
     const [one, other] = [connection(), connection()]
-    for (let round = 0; round < 3; round++) assert.deepEqual([one.read(), other.read()], [0, 0])
+    for (let round = 0; round < 3; round++) assert.deepEqual([one.read(), other.read()], [1, 1])
     one.source.isBetweenFrames = false
-    assert.equal(one.read(), 4)
+    assert.equal(one.read(), 2)
     one.stay.end()
     other.stay.end()
   })
