@@ -108,12 +108,14 @@ static napi_value poll_ring(napi_env env, napi_callback_info info) {
 }
 
 static napi_value await_ring(napi_env env, napi_callback_info info) {
-  napi_value more, result;
+  napi_value more[2], result;
   struct vhost_queue *queue;
   uint32_t ns;
-  if (!queue_arguments(env, info, 1, &queue, &more)) return door_throw(env, "vhostQueueAwait(queue, ns)");
-  DOOR_OK(napi_get_value_uint32(env, more, &ns));
-  DOOR_OK(napi_get_boolean(env, vhost_queue_await(queue, ns), &result));
+  bool hold;
+  if (!queue_arguments(env, info, 2, &queue, more)) return door_throw(env, "vhostQueueAwait(queue, ns, hold)");
+  DOOR_OK(napi_get_value_uint32(env, more[0], &ns));
+  DOOR_OK(napi_get_value_bool(env, more[1], &hold));
+  DOOR_OK(napi_get_boolean(env, vhost_queue_await(queue, ns, hold), &result));
   return result;
 }
 

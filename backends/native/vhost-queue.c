@@ -127,15 +127,18 @@ void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status
   const bool full = queue->ring.out >= queue->requests_max;
   queue->untold = true;
   queue->untold_bytes += queue->ring.chains[id]->out_length + queue->ring.chains[id]->in_length;
+  queue->untold_descs += queue->ring.chains[id]->ring_descs;
   vhost_ring_complete(&queue->ring, id, status, written);
   /* Without a kick the ring is read when it is asked for, and not otherwise. */
   if ((full && queue->kick != NULL) || queue->ring.broken != NULL) wake(queue);
-  if (queue->untold_bytes >= UNTOLD_BYTES_MAX) vhost_queue_notify(queue);
+  /* What a driver wishes to be told of is a place in a packed ring: it is looked for before the ring comes round again. */
+  if (queue->untold_bytes >= UNTOLD_BYTES_MAX || queue->untold_descs >= queue->ring.size) vhost_queue_notify(queue);
 }
 
 void vhost_queue_notify(struct vhost_queue *queue) {
   queue->untold = false;
   queue->untold_bytes = 0;
+  queue->untold_descs = 0;
   if (vhost_ring_wants_call(&queue->ring) && queue->call >= 0) vhost_event_signal(queue->call);
 }
 
@@ -149,8 +152,9 @@ static bool loop_awaited(const struct vhost_queue *ours) {
   return false;
 }
 
-bool vhost_queue_await(struct vhost_queue *queue, uint64_t ns) {
+bool vhost_queue_await(struct vhost_queue *queue, uint64_t ns, bool hold) {
   const uint64_t end = uv_hrtime() + ns;
+  if (hold && !queue->untold) return false;
   while (readable(queue) && !loop_awaited(queue)) {
     if (vhost_ring_ready(&queue->ring)) return true;
     if (uv_hrtime() >= end || turn_over(queue)) return false;

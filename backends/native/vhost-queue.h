@@ -26,6 +26,7 @@ struct vhost_queue {
   struct vhost_queue *next; /* of this thread */
   bool untold;           /* there are answers that the driver was not told of */
   uint64_t untold_bytes; /* of them */
+  uint32_t untold_descs; /* of the ring, as far as they have been used by them */
   double *table;
   napi_ref table_kept;
   struct door_callback told; /* (count, reason) */
@@ -38,8 +39,9 @@ void vhost_queue_start(struct vhost_queue *queue);
 /* Looks at the ring in the next turn, kick or not. */
 void vhost_queue_poll(struct vhost_queue *queue);
 /* Within `told`: waits in place for so long at most, and lets others run; true when the ring has something more to be read.
+ * With `hold` only while there are answers that the driver was not told of.
  * Not beyond the turn, nor while any ring of the thread has requests out, or another has something to read or to tell its driver. */
-bool vhost_queue_await(struct vhost_queue *queue, uint64_t ns);
+bool vhost_queue_await(struct vhost_queue *queue, uint64_t ns, bool hold);
 void vhost_queue_complete(struct vhost_queue *queue, uint16_t id, uint8_t status, uint32_t written);
 void vhost_queue_notify(struct vhost_queue *queue);
 /* 0 or an errno; fd < 0: none. */

@@ -78,7 +78,7 @@ export interface VhostQueueDoors {
   ): VhostQueueNative | number
   vhostQueueStart(queue: VhostQueueNative): void
   vhostQueuePoll(queue: VhostQueueNative): void
-  vhostQueueAwait(queue: VhostQueueNative, ns: number): boolean
+  vhostQueueAwait(queue: VhostQueueNative, ns: number, hold: boolean): boolean
   vhostQueueGather(
     queue: VhostQueueNative,
     id: number,
@@ -166,7 +166,12 @@ export class VhostQueue {
    * what they wait for.
    */
   await(ns: number): boolean {
-    return fileIo.vhostQueueAwait(this.#open, ns)
+    return fileIo.vhostQueueAwait(this.#open, ns, false)
+  }
+
+  /** The same while there are answers that the guest was not told of; false where there are none. */
+  hold(ns: number): boolean {
+    return fileIo.vhostQueueAwait(this.#open, ns, true)
   }
 
   /** Copies bytes that the guest hands over, from byte `from` of them. EFAULT beyond them, or from lost memory; else 0. */

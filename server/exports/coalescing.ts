@@ -1,6 +1,6 @@
 // How many answers are told to a client together. One that goes on asking before it was told is interrupted less often that
 // way; one that waits for each answer would only wait longer, and which of them it is can only be seen by trying. Law: what
-// is kept is what was measured to be faster, against the moment before; whoever waits for us is told at once.
+// is kept is what was measured to be faster than the moment before it and the moment after; whoever waits for us is told at once.
 
 /** Answers that are told together at most. */
 const SIZE_MAX = 16
@@ -9,7 +9,8 @@ const WINDOW = 512
 const WINDOW_MS_MAX = 100
 /** After so many waits in vain, one after another, it is the client that waits. */
 const VAIN_MAX = 8
-/** What an answer takes with a larger size has to fall to this share of what it took; with a smaller one it may rise to that. */
+/** What an answer takes with a larger size has to fall to this share of the lower one of both moments; with a smaller one it may
+ * rise to this of the higher. */
 const GAIN = 0.94
 const LOSS = 1.02
 /** Windows between two tries: twice as many after each that came to nothing. */
@@ -18,8 +19,11 @@ const REST_MAX = 64
 export class Coalescing {
   readonly #now: () => number
   #size = 1
-  /** What is tried instead; 0 for nothing. */
+  /** What is tried instead, or was in the last window; 0 for nothing. */
   #trial = 0
+  #isTrying = false
+  /** What an answer took in the window of the trial. */
+  #trialCost = 0
   #upwards = true
   #rest = 1
   #rested = 0
@@ -37,7 +41,7 @@ export class Coalescing {
 
   /** With so many answers untold: whether the next request is waited for before they are told. */
   holds(untold: number): boolean {
-    return untold < (this.#trial || this.#size)
+    return untold < (this.#isTrying ? this.#trial : this.#size)
   }
 
   /** Answers were held; `inTime`: the next request came meanwhile. */
@@ -56,8 +60,10 @@ export class Coalescing {
 
   /** Infinite is the cost for a client that does not go on asking. */
   #close(cost: number): void {
-    if (this.#trial === 0) this.#measured(cost)
-    else this.#judge(cost)
+    if (this.#isTrying) this.#tried(cost)
+    else if (cost === Number.POSITIVE_INFINITY) this.#stalled()
+    else if (this.#trial > 0) this.#judge(cost)
+    else this.#measured(cost)
     this.#answers = 0
     this.#vain = 0
     this.#sinceMs = this.#now()
@@ -65,22 +71,41 @@ export class Coalescing {
 
   #measured(cost: number): void {
     this.#cost = cost
-    if (cost === Number.POSITIVE_INFINITY) this.#size = Math.max(1, this.#size / 2)
-    else if (++this.#rested >= this.#rest) this.#try()
+    if (++this.#rested >= this.#rest) this.#try()
   }
 
   #try(): void {
     if (this.#size === 1) this.#upwards = true
     else if (this.#size === SIZE_MAX) this.#upwards = false
     this.#trial = this.#upwards ? this.#size * 2 : this.#size / 2
+    this.#isTrying = true
   }
 
-  #judge(cost: number): void {
-    const isBetter = cost <= this.#cost * (this.#upwards ? GAIN : LOSS)
+  /** A window of the trial has ended; the next one is as those before. */
+  #tried(cost: number): void {
+    this.#isTrying = false
+    this.#trialCost = cost
+    if (cost === Number.POSITIVE_INFINITY) this.#conclude(false)
+  }
+
+  #judge(after: number): void {
+    const bar = this.#upwards ? Math.min(this.#cost, after) * GAIN : Math.max(this.#cost, after) * LOSS
+    this.#conclude(this.#trialCost <= bar)
+    this.#cost = after
+  }
+
+  #conclude(isBetter: boolean): void {
     if (isBetter) this.#size = this.#trial
     else this.#upwards = !this.#upwards
     this.#rest = isBetter ? 1 : Math.min(REST_MAX, this.#rest * 2)
     this.#rested = 0
     this.#trial = 0
+  }
+
+  /** The client did not go on asking. */
+  #stalled(): void {
+    this.#size = Math.max(1, this.#size / 2)
+    this.#trial = 0
+    this.#rested = 0
   }
 }

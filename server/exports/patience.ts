@@ -1,6 +1,7 @@
 // Whether it is worth a moment to wait for a client's next request in place. Law: nobody loses by it: only one who is alone
-// in the thread, or beside others who were silent for a while, is waited for, and who makes us wait in vain is soon not waited
-// for any more, but for one try in so many.
+// in the thread, or beside others who were silent for a while and wait for nothing, is waited for, and who makes us wait in vain
+// is soon not waited for any more, but for one try in so many.
+import { storageHas } from './waiting.js'
 
 /** Nanoseconds for the next request: with nothing to tell, and with answers that are held for it. */
 const WAIT_NS = 20_000
@@ -44,7 +45,7 @@ export class Patience {
 
   /** Nobody else of this thread would lose by a wait. */
   get isAlone(): boolean {
-    return clients === 1 || (last === this && lastMs - alsoMs >= SILENT_MS)
+    return clients === 1 || (last === this && lastMs - alsoMs >= SILENT_MS && !storageHas())
   }
 
   /** How long to wait now; 0 for not at all. */

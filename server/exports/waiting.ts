@@ -10,6 +10,14 @@ export interface Waiting {
   readonly command: number
 }
 
+/** Requests of all exports of this thread. */
+let inThread = 0
+
+/** Whether storage has something of anybody in this thread, whose next step is the event loop's. */
+export function storageHas(): boolean {
+  return inThread > 0
+}
+
 export class WaitingRequests {
   readonly #requests = new Set<Waiting>()
   #arrived = 0
@@ -22,11 +30,12 @@ export class WaitingRequests {
   enter(command: number): Waiting {
     const waiting = { since: Date.now(), number: this.next(), command }
     this.#requests.add(waiting)
+    inThread += 1
     return waiting
   }
 
   leave(waiting: Waiting): void {
-    this.#requests.delete(waiting)
+    if (this.#requests.delete(waiting)) inThread -= 1
   }
 
   /** The one that has waited longest. */

@@ -60,6 +60,11 @@ export class Answers {
     if (!this.#gathers) this.tell()
   }
 
+  /** Something was answered that `tell` has to send. */
+  get isUntold(): boolean {
+    return this.#batch.hasReplies
+  }
+
   /** Sends what was answered. */
   tell(): void {
     this.#batch.flush()

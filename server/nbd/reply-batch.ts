@@ -75,6 +75,11 @@ export class ReplyBatch {
     return this.#batch
   }
 
+  /** Replies are here that were not sent. */
+  get hasReplies(): boolean {
+    return this.#end > 0
+  }
+
   /** The place at which the next `bytesNeeded` bytes may be written; sends what is there first when it is full. */
   reserve(bytesNeeded: number): number {
     if (this.#batch !== undefined && this.#batch.bytes.length - this.#end < bytesNeeded) this.flush()

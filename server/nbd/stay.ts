@@ -9,12 +9,14 @@ import type { ReceiveBuffer } from './receive-buffer.js'
 import type { Transport } from './transport.js'
 
 const STAY_MS = 0.5
+/** Bytes that come at once, before which replies that were held are told: those are not to wait until all of it is served. */
+const HELD_BYTES_MAX = 16 << 10
 
 /** What is to be known of the bytes that came. */
 type Source = Pick<ReceiveBuffer, 'isBetweenFrames' | 'lentBytes' | 'target'>
 
 /** The same of the replies. */
-interface Replies extends Pick<Answers, 'beginGathering' | 'tell' | 'endGathering'> {
+interface Replies extends Pick<Answers, 'beginGathering' | 'isUntold' | 'tell' | 'endGathering'> {
   readonly latency: Pick<Latency, 'sinceMs' | 'untold'>
 }
 
@@ -65,7 +67,7 @@ export class Stay {
 
   #begin(length: number): void {
     this.#wasFilled = length === this.#receive.lentBytes
-    this.#beganMs = this.#nowMs
+    this.#beganMs = performance.now()
     this.#hasOthers = this.#patience.came(this.#beganMs)
   }
 
@@ -103,10 +105,11 @@ export class Stay {
   /** The next request, if it comes while replies are held for it. */
   #hold(): number {
     const { untold } = this.#replies.latency
-    const mayHold = untold > 0 && this.#receive.isBetweenFrames && this.#patience.isAlone
+    const mayHold = this.#replies.isUntold && this.#receive.isBetweenFrames && this.#patience.isAlone
     if (!mayHold || !this.#coalescing.holds(untold)) return 0
     const bytes = this.#transport.receiveNow(this.#receive.target, HOLD_NS)
     this.#coalescing.held(bytes > 0)
+    if (bytes > HELD_BYTES_MAX) this.#tell()
     return bytes
   }
 

@@ -1,5 +1,5 @@
 // How long one connection's requests took, added to their export's histograms. Law: the clock is read twice for a
-// batch, never for each of its requests: what is told together counts from the first that came, never as shorter than it took.
+// batch, never for each of its requests: what is told together counts from when the first of it was taken.
 import { COMMANDS, commandIndex } from 'nbd-protocol'
 import type { Outcome } from '../../backends/index.js'
 import { type Counters, count, latencyAt } from './counters.js'

@@ -84,7 +84,7 @@ export class Ring implements Audience, Desk, Waiter {
 
   /** So many new entries stand at the start of the queue's table. */
   arrived(entries: number): void {
-    this.#telling.begin()
+    this.#telling.begin(entries)
     for (let row = 0; row < entries; row++) {
       const request = requestAt(this.#queue.table, row)
       if (this.#backlog.length > 0 || !this.#mayTake) this.#backlog.push(request)

@@ -5,6 +5,9 @@ import { Coalescing } from '../exports/coalescing.js'
 import { HOLD_NS, type Patience } from '../exports/patience.js'
 import type { RequestRunner } from '../exports/request-runner.js'
 
+/** Requests that come at once, before which answers that were held are told. */
+const HELD_ENTRIES_MAX = 4
+
 export class Telling {
   readonly #queue: VhostQueue
   readonly #runner: RequestRunner
@@ -19,8 +22,10 @@ export class Telling {
     this.#patience = patience
   }
 
-  /** Requests of this ring came, and are about to be served. */
-  begin(): void {
+  /** So many requests of this ring came, and are about to be served. */
+  begin(entries: number): void {
+    // What was answered before is not to wait for all of them.
+    if (entries > HELD_ENTRIES_MAX && this.#runner.latency.untold > 0) this.now()
     this.#runner.beginBatch()
     this.#patience.came(this.#runner.latency.sinceMs)
   }
@@ -28,8 +33,9 @@ export class Telling {
   /** Within the queue's `requests`, when all are answered: whether more has come while answers were held for it. */
   holds(): boolean {
     const { untold } = this.#runner.latency
-    if (untold === 0 || !this.#patience.isAlone || !this.#coalescing.holds(untold)) return false
-    const more = this.#queue.await(HOLD_NS)
+    const mayHold = untold > 0 && !this.#scheduled && this.#patience.isAlone
+    if (!mayHold || !this.#coalescing.holds(untold)) return false
+    const more = this.#queue.hold(HOLD_NS)
     this.#coalescing.held(more)
     return more
   }
@@ -60,6 +66,7 @@ export class Telling {
 
   /** The queue is not touched any more. */
   end(): void {
+    if (!this.#ended) this.#runner.endBatch()
     this.#ended = true
   }
 }

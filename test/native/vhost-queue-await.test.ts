@@ -111,26 +111,6 @@ for (const [kind, driverOf] of RING_KINDS) {
       assert.equal(again, true)
     })
 
-    test('has its driver told at the end of a turn at the latest, which asked on while answers were held back', async () => {
-      const disk = open({ keep: true })
-      ask(disk, 0)
-      const callsWithin: number[] = []
-      const hold = () => {
-        for (const request of disk.taken.splice(0)) disk.serve(request)
-        callsWithin.push(disk.calls())
-        if (callsWithin.length === 1) ask(disk, 1)
-        if (callsWithin.length === 1) assert.ok(disk.queue.await(LONG_NS))
-      }
-      disk.on('event', hold)
-      disk.calls()
-      disk.kickNow()
-      await disk.until(() => callsWithin.length === 2)
-      disk.off('event', hold)
-      await new Promise(setImmediate)
-      assert.equal(callsWithin[0], 0, 'nobody told it')
-      assert.ok((callsWithin[1] ?? 0) + disk.calls() > 0, 'the turn has ended')
-    })
-
     test('is not waited for once it has stopped', async () => {
       const disk = open()
       const seen = await within(disk, () => {

@@ -2,22 +2,28 @@
 // others it is not, but for the rest of a large frame. Replies are held for nothing but the next small request.
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { NBD_CMD_FLUSH } from 'nbd-protocol'
 import { HOLD_NS, Patience } from '../../server/exports/patience.js'
+import { WaitingRequests } from '../../server/exports/waiting.js'
 import { Stay } from '../../server/nbd/stay.js'
 
 /** A connection that would always have four bytes more, with `untold` replies; `told` counts how often they were told. */
 function connection() {
   const source = { isBetweenFrames: true, lentBytes: 64, target: new Uint8Array(64) }
   const waits: number[] = []
+  const come = { bytes: 4 }
   const receiveNow = (_: Uint8Array, patienceNs: number) => {
     waits.push(patienceNs)
-    return 4
+    return come.bytes
   }
   const replies = {
     latency: { sinceMs: 0, untold: 0 },
     told: 0,
     beginGathering() {},
     endGathering() {},
+    get isUntold() {
+      return this.latency.untold > 0
+    },
     tell() {
       this.told += 1
       this.latency.untold = 0
@@ -33,7 +39,7 @@ function connection() {
     stay.read(4, { take, mayRead: () => taken < times, isIdle: () => isIdle })
     return taken
   }
-  return { source, stay, replies, waits, read }
+  return { source, stay, replies, come, waits, read }
 }
 
 describe('a connection that was read', () => {
@@ -60,7 +66,7 @@ describe('a connection that was read', () => {
   test('has its replies held for the next small request of a client that asks on, and for nothing else', (t) => {
     let nowMs = 0
     t.mock.method(performance, 'now', () => nowMs)
-    const { source, stay, replies, waits, read } = connection()
+    const { source, stay, replies, come, waits, read } = connection()
     read()
     // Each reply that is told by itself takes the client longer: two are told together before long.
     const asks = (isIdle: boolean) => {
@@ -78,7 +84,17 @@ describe('a connection that was read', () => {
     assert.equal(asks(true), false, 'the rest of a frame is on its way')
     source.isBetweenFrames = true
     while (!asks(true)) assert.ok(replies.told < 10_000)
+    come.bytes = 17 << 10
+    assert.equal(asks(true), false, 'much has come, which they are not to wait for')
+    come.bytes = 4
+    while (!asks(true)) assert.ok(replies.told < 10_000)
+    const requests = new WaitingRequests()
     const other = new Patience()
+    nowMs += 20
+    read()
+    const waiting = requests.enter(NBD_CMD_FLUSH)
+    assert.equal(asks(true), false, 'storage has something of somebody else, who is silent')
+    requests.leave(waiting)
     other.came(nowMs)
     assert.equal(asks(true), false, 'somebody else asks too')
     other.end()
