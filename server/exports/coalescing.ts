@@ -8,13 +8,15 @@ const SIZE_MAX = 16
 const WINDOW = 512
 const WINDOW_MS_MAX = 100
 /** After so many waits in vain, one after another, it is the client that waits. */
-const VAIN_MAX = 8
+const VAIN_MAX = 6
 /** What an answer takes with a larger size has to fall to this share of the lower one of both moments; with a smaller one it may
  * rise to this of the higher. */
 const GAIN = 0.94
 const LOSS = 1.02
-/** Windows between two tries: twice as many after each that came to nothing. */
-const REST_MAX = 64
+/** Windows between two tries: twice as many after each that came to nothing, and after one that showed a client that waits,
+ * which shows soon and costs little. */
+const REST_MAX = 32
+const REST_OF_WAITING = 8
 
 export class Coalescing {
   readonly #now: () => number
@@ -85,7 +87,7 @@ export class Coalescing {
   #tried(cost: number): void {
     this.#isTrying = false
     this.#trialCost = cost
-    if (cost === Number.POSITIVE_INFINITY) this.#conclude(false)
+    if (cost === Number.POSITIVE_INFINITY) this.#stalled()
   }
 
   #judge(after: number): void {
@@ -102,10 +104,12 @@ export class Coalescing {
     this.#trial = 0
   }
 
-  /** The client did not go on asking. */
+  /** The client did not go on asking: not beyond what was tried, or not even so far. */
   #stalled(): void {
-    this.#size = Math.max(1, this.#size / 2)
+    if (this.#trial === 0) this.#size = Math.max(1, this.#size / 2)
+    this.#upwards = true
     this.#trial = 0
+    this.#rest = REST_OF_WAITING
     this.#rested = 0
   }
 }
