@@ -60,6 +60,8 @@ function busyNames({ opened, connections, isActing }: Freezable): string[] {
 export async function freeze(host: Freezable, timeoutMs: number): Promise<FrozenHost> {
   const deadline = performance.now() + timeoutMs
   await letGuestsGo(host, deadline)
+  // Called off meanwhile: nobody would thaw what is frozen from here on.
+  if (!host.isWanted()) return { kind: 'busy', exports: [] }
   for (const each of host.connections.values()) if (each instanceof Connection) each.freeze()
   for (const { entry } of host.opened.values()) freezeExport(entry, true)
   for (;;) {

@@ -96,7 +96,8 @@ export class ReceiveBuffer {
     // A frame that has passed whole stands before what came behind it, and one that has not behind what waits.
     if (hasPassed) this.#pass(skipped, 0)
     this.feed(unserved.bytes)
-    if (!hasPassed) this.#skipped = skipped
+    // Without one that was handed over, the bytes themselves may have begun one.
+    if (skipped !== undefined && !hasPassed) this.#skipped = skipped
   }
 
   /** Takes bytes that came elsewhere; what was lent to the kernel stays lent. @throws ProtocolError as `arrived` */

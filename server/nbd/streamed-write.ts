@@ -115,7 +115,7 @@ export class StreamedWrite implements PayloadSink {
     const { served } = this.#options
     const waited = !this.claim.isMyTurn || served.recess.active
     await this.claim.turn()
-    if (served.frozen) return false
+    if (served.frozen && this.#told === undefined) return false
     if (served.recess.active) this.#options.answers.settled()
     const told = served.recess.active ? await served.recess.wait(() => !this.#lost) : DONE
     if (told === MOVED) return false
@@ -210,7 +210,9 @@ export class StreamedWrite implements PayloadSink {
     this.came()
     this.landing.thaw()
     let offset = this.#request.offset + this.landing.bytes
-    for (const bytes of this.pieces.takeAside()) {
+    const aside = this.pieces.takeAside()
+    if (this.#told !== undefined) return
+    for (const bytes of aside) {
       this.#queue({ bytes, pooled: undefined }, offset)
       offset += bytes.length
     }

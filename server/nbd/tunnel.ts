@@ -154,7 +154,9 @@ class Tunnel implements ByteSink {
     this.#secured.pause()
     socket.write(requests.subarray(sent, end), (error) => {
       giveBuffer(requests)
-      if (error) this.#takeLastReplies()
+      // Of a socket that we closed the descriptor's number may be another's by now.
+      if (error && !socket.destroyed) this.#takeLastReplies()
+      else if (error) return
       else if (socket.writableLength === 0) this.#secured.resume()
     })
   }

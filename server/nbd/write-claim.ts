@@ -33,7 +33,8 @@ export class WriteClaim {
     const turn = served.order.enter(offset, length)
     const change = served.durability.begin(offset, length)
     this.isMyTurn = turn.ahead === undefined
-    this.#first ??= { epoch: since ?? served.durability.epoch, number: served.waiting.next() }
+    // Behind whatever took its turn meanwhile, if it gave up its own.
+    this.#first = { epoch: this.#first?.epoch ?? since ?? served.durability.epoch, number: served.waiting.next() }
     this.#held = { turn, change, silence: new Silence(stallTimeoutMs, this.#silent) }
     count(served.counters, IN_FLIGHT_AT)
   }
