@@ -54,8 +54,10 @@ export class Stay {
   }
 
   #readOn(length: number, reader: Reader) {
+    this.#beganMs = performance.now()
     reader.take(length)
-    this.#begin(length)
+    this.#wasFilled = length === this.#receive.lentBytes
+    this.#hasOthers = this.#patience.came(this.#beganMs)
     // Whoever asks one thing after another has most likely asked the next by now: the event loop is a detour then.
     while (reader.mayRead()) {
       const more = this.#more(reader.isIdle())
@@ -63,12 +65,6 @@ export class Stay {
       reader.take(more)
     }
     return 'no more'
-  }
-
-  #begin(length: number): void {
-    this.#wasFilled = length === this.#receive.lentBytes
-    this.#beganMs = performance.now()
-    this.#hasOthers = this.#patience.came(this.#beganMs)
   }
 
   /** The last batch has looked at the clock; of a payload no part does. */
