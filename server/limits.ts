@@ -90,7 +90,7 @@ export const LIMITS: Readonly<Record<string, LimitRule>> = {
     key: 'payloadTimeoutMs',
     unit: 'time',
     byDefault: 10_000,
-    describe: 'how long a client may stop in the middle of a WRITE above 1M that others wait for',
+    describe: 'how long a client may take for 256K of a WRITE above 1M that others wait for',
   },
   'look-ahead-max': {
     key: 'lookAheadBytesMax',

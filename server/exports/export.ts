@@ -41,6 +41,7 @@ import { ImageLength } from './image-length.js'
 import { Recess } from './recess.js'
 import { Room } from './room.js'
 import { SpaceHold } from './space-hold.js'
+import { StorageGate } from './storage-gate.js'
 import { transmissionFlagsOf } from './transmission-flags.js'
 import { WaitingRequests } from './waiting.js'
 import { WriteOrder } from './write-order.js'
@@ -58,6 +59,7 @@ export class Export {
   readonly readOnly: boolean
   readonly counters: Counters = exportCounters()
   readonly order = new WriteOrder()
+  readonly gate = new StorageGate()
   readonly waiting = new WaitingRequests()
   readonly durability: Durability
   readonly space: SpaceHold

@@ -20,8 +20,8 @@ export interface KnownExport {
 /** While it is frozen what would wait is moved, and nothing is begun. */
 export function freezeExport(entry: Export, frozen: boolean): void {
   entry.frozen = frozen
-  entry.space.freeze(frozen)
-  entry.recess.freeze(frozen)
+  const { space, recess, order, gate } = entry
+  for (const place of [space, recess, order, gate]) place.freeze(frozen)
 }
 
 /** What is known of a frozen export, when nothing is in flight. */

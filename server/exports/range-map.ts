@@ -83,6 +83,33 @@ export class RangeMap<Owner> {
     this.#chunks.splice(Math.min(chunk, this.#chunks.length - 1) + 1, 0, upper)
   }
 
+  /** What `owner` has of [start, end) is another's from here on, and one interval with what that one has beside it. */
+  replace(start: number, end: number, owner: Owner, by: Owner): void {
+    for (const { start: from, end: to } of this.#ofOwner(start, end, owner)) {
+      const around = this.#takeOut(from - 1, to + 1)
+      const [first, last] = [around[0], around.at(-1)]
+      const before = first !== undefined && first.end === from && first.owner !== by ? first : undefined
+      const behind = last !== undefined && last.start === to && last.owner !== by ? last : undefined
+      if (before !== undefined) this.#putIn(before)
+      const [whole, wholeEnd] = [before?.end ?? first?.start ?? from, behind?.start ?? last?.end ?? to]
+      this.#putIn({ start: whole, end: wholeEnd, owner: by })
+      if (behind !== undefined) this.#putIn(behind)
+    }
+  }
+
+  #ofOwner(start: number, end: number, owner: Owner): Owned<Owner>[] {
+    const found: Owned<Owner>[] = []
+    let [chunk, index] = this.#placeOf(start + 1)
+    for (; chunk < this.#chunks.length; chunk++, index = 0) {
+      for (const intervals = this.#chunks[chunk] ?? []; index < intervals.length; index++) {
+        const interval = intervals[index]
+        if (interval === undefined || interval.start >= end) return found
+        if (interval.owner === owner) found.push(interval)
+      }
+    }
+    return found
+  }
+
   /** Takes out what belongs to owners that do not count any more. */
   keep(counts: (owner: Owner) => boolean): void {
     const chunks = this.#chunks.map((intervals) => intervals.filter(({ owner }) => counts(owner)))

@@ -6,7 +6,7 @@
 // built around the data.
 import { commandIndex, NBD_CMD_FLUSH, NBD_CMD_READ, NBD_CMD_TRIM, NBD_CMD_WRITE } from 'nbd-protocol'
 import type { IoData, Outcome } from '../../backends/index.js'
-import { DONE, EIO, errnoOf, RESERVED, SHUT_DOWN, WOULD_BLOCK, ZERO_PUNCH } from '../../backends/index.js'
+import { DONE, EIO, errnoOf, MOVED, RESERVED, SHUT_DOWN, WOULD_BLOCK, ZERO_PUNCH } from '../../backends/index.js'
 import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import { Latency } from '../observe/latency.js'
 import { attemptChange } from './attempt.js'
@@ -48,6 +48,8 @@ export class RequestRunner {
   readonly #export: Export
   readonly #audience: Audience
   readonly #wanted = () => !this.#audience.gone && !this.#audience.stopping
+  /** Somebody wants what waits for others' requests and for storage, which a stop waits for as well. */
+  readonly #awaited = () => !this.#audience.gone && !(this.#audience.stopping && this.#audience.remembers)
   #inspected = false
 
   constructor(served: Export, audience: Audience) {
@@ -143,10 +145,10 @@ export class RequestRunner {
 
   /** When nobody hears the answer any more, the operator does all the same. */
   #settled(task: Task, outcome: Outcome | undefined): Outcome | undefined {
-    const { gone, stopping, remembers } = this.#audience
-    if (outcome === undefined) return undefined
+    const { remembers } = this.#audience
+    if (outcome === undefined || outcome === MOVED) return undefined
     if (outcome === SHUT_DOWN && remembers) return undefined
-    if (outcome !== DONE && isSpaceError(outcome) && (gone || (stopping && remembers))) return this.#dropped(task)
+    if (outcome !== DONE && isSpaceError(outcome) && !this.#awaited()) return this.#dropped(task)
     if (outcome !== DONE) this.#failed(task, outcome)
     return outcome
   }
@@ -165,7 +167,8 @@ export class RequestRunner {
     for (;;) {
       if (this.#export.firstSuspect(offset, length) !== undefined) return EIO
       const { epoch } = durability
-      const outcome = await this.#export.backend.read(buffer, start, length, offset)
+      const ask = () => this.#export.backend.read(buffer, start, length, offset)
+      const outcome = await this.#export.gate.pass(ask, this.#awaited)
       durability.readBack(offset, length)
       if (this.#export.firstSuspect(offset, length) !== undefined) return EIO
       if (outcome !== DONE) {
@@ -181,16 +184,17 @@ export class RequestRunner {
 
   /** undefined: dropped before the kernel had it. */
   async #change(task: KeptTask): Promise<Outcome | undefined> {
-    const { order, recess, space } = this.#export
+    const { gate, order, recess, space } = this.#export
     const { command, offset, length } = task
     const turn = order.enter(offset, length)
     try {
-      if (turn.ahead !== undefined) await turn.ahead
-      const told = recess.active ? await recess.wait(this.#wanted) : DONE
-      const { client, gone, stopping, remembers } = this.#audience
-      if (gone || (stopping && remembers)) return this.#dropped(task)
+      const came = turn.waitsFor > 0 ? await order.wait(turn, this.#awaited) : DONE
+      const told = came === DONE && recess.active ? await recess.wait(this.#wanted) : came
+      const { client } = this.#audience
+      if (!this.#awaited()) return this.#dropped(task)
       if (told !== DONE) return told
-      const outcome = await space.run(() => this.#attempt(task), this.#wanted, { client, command, offset, length })
+      const attempt = () => gate.pass(() => this.#attempt(task), this.#awaited)
+      const outcome = await space.run(attempt, this.#wanted, { client, command, offset, length })
       if (outcome === DONE && command === NBD_CMD_WRITE) count(this.#export.counters, WRITTEN_BYTES_AT, length)
       return outcome
     } finally {

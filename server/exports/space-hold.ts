@@ -115,18 +115,20 @@ export class SpaceHold {
     const { since, leftMs } = request.hold ?? { since: Date.now(), leftMs: policy.timeoutMs }
     const deadline = performance.now() + leftMs
     const held = { ...request, since }
+    const isMoved = () => {
+      request.hold = { since, leftMs: Math.max(0, deadline - performance.now()) }
+      return MOVED
+    }
     this.#enter(held)
     try {
       while (isSpaceError(outcome) && performance.now() < deadline) {
         const untilThen = { ms: deadline - performance.now(), wake: 'retry' } as const
         const wake = this.#interrupted ?? (await this.#room.enter(wanted, untilThen))
         if (wake === 'shut-down') return SHUT_DOWN
-        if (wake === 'moved') {
-          request.hold = { since, leftMs: Math.max(0, deadline - performance.now()) }
-          return MOVED
-        }
+        if (wake === 'moved') return isMoved()
         if (wake === 'fail' || !wanted()) return outcome
         outcome = await attempt()
+        if (outcome === MOVED) return isMoved()
       }
       // Space for one is most likely space for more: the others need not wait for their turn.
       if (!isSpaceError(outcome)) this.release()

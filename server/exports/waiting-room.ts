@@ -17,6 +17,10 @@ export class WaitingRoom<Wake> {
     })
   }
 
+  get size(): number {
+    return this.#waiting.size
+  }
+
   wakeFirst(wake: Wake): void {
     const [first] = this.#waiting.keys()
     first?.(wake)

@@ -2,40 +2,52 @@
 // one that it touches, on any connection. Law: while nothing is pending, asking costs one comparison.
 //
 // Of each byte only the last one to enter is kept in mind. Whoever comes next waits for that one, which waits for those
-// before it: so a thousand changes of the same bytes are a chain, and not each behind every other.
+// before it: so a thousand changes of the same bytes are a chain, and not each behind every other. One that leaves before
+// its turn has come is taken out of the chain, or a client that comes and goes would lengthen it for ever.
+import { DONE, MOVED, type Outcome, SHUT_DOWN } from '../../backends/index.js'
 import { RangeMap } from './range-map.js'
 
 /** A pending change of [start, end). */
 export interface Turn {
   readonly start: number
   readonly end: number
-  /** Settles when every change that was pending here before has been answered; undefined when there is none. */
-  readonly ahead: Promise<void> | undefined
-  /** Parts of other changes that it waits for itself, and not behind another one. */
+  /** Changes that it waits for itself, and not behind another one; none when its turn has come. */
   readonly waitsFor: number
+}
+
+interface Waiter {
+  readonly wake: (why: Outcome) => void
+  /** Whether anybody still waits for its answer. */
+  readonly wanted: () => boolean
 }
 
 class PendingTurn implements Turn {
   readonly start: number
   readonly end: number
-  ahead: Promise<void> | undefined
-  waitsFor = 0
-  followers: PendingTurn[] = []
+  readonly before = new Set<PendingTurn>()
+  readonly followers = new Set<PendingTurn>()
+  /** Between these it may have bytes: beside its own those of turns whose place it took. */
+  from: number
+  to: number
   hasLeft = false
   /** It has left, and so has everything ahead of it. */
   isOver = false
-  /** Settles `ahead`. */
-  come = () => {}
 
   constructor(start: number, end: number) {
     this.start = start
     this.end = end
+    this.from = start
+    this.to = end
+  }
+
+  get waitsFor(): number {
+    return this.before.size
   }
 
   waitFor(other: PendingTurn): void {
     if (other.isOver) return
-    other.followers.push(this)
-    this.waitsFor += 1
+    other.followers.add(this)
+    this.before.add(other)
   }
 }
 
@@ -48,6 +60,10 @@ export class WriteOrder {
   /** The last to enter, for each byte; some are over. */
   #last = new RangeMap<PendingTurn>()
   #pending = 0
+  readonly #waiting = new Map<Turn, Waiter>()
+  #frozen = false
+  /** Intervals that were left when those of turns that are over were taken out. */
+  #swept = 0
 
   /** Changes that have not been answered yet. */
   get pending(): number {
@@ -64,17 +80,38 @@ export class WriteOrder {
     return this.#last.intersects(offset, offset + length, isPending)
   }
 
-  /** Joins the queue of this range; the caller awaits `ahead`, does its work and calls `leave`, whatever happened. */
+  /** Joins the queue of this range; the caller waits, where the turn waits for others, does its work and calls `leave`, whatever happened. */
   enter(offset: number, length: number): Turn {
     const turn = new PendingTurn(offset, offset + length)
     for (const before of this.#last.give(turn.start, turn.end, turn)) turn.waitFor(before)
-    if (turn.waitsFor > 0) {
-      turn.ahead = new Promise((resolve) => {
-        turn.come = resolve
-      })
-    }
     this.#pending += 1
     return turn
+  }
+
+  /**
+   * Resolves with DONE when every change that was pending there before has been answered; with MOVED when the export is
+   * frozen first, with SHUT_DOWN when it is not wanted any more or has left.
+   */
+  wait(turn: Turn, wanted: () => boolean): Promise<Outcome> {
+    if (turn.waitsFor === 0) return Promise.resolve(DONE)
+    if (this.#frozen) return Promise.resolve(MOVED)
+    return new Promise((resolve) => this.#waiting.set(turn, { wake: resolve, wanted }))
+  }
+
+  #wake(turn: Turn, why: Outcome): void {
+    this.#waiting.get(turn)?.wake(why)
+    this.#waiting.delete(turn)
+  }
+
+  /** Ends all waits with MOVED, those to come included, until it is told otherwise. */
+  freeze(frozen: boolean): void {
+    this.#frozen = frozen
+    if (frozen) for (const turn of [...this.#waiting.keys()]) this.#wake(turn, MOVED)
+  }
+
+  /** Ends the wait of changes whose client has gone. */
+  dropUnwanted(): void {
+    for (const [turn, { wanted }] of [...this.#waiting]) if (!wanted()) this.#wake(turn, SHUT_DOWN)
   }
 
   /** Whether another change waits behind this one, whose turn has come. */
@@ -92,22 +129,35 @@ export class WriteOrder {
     const leaving = turn as PendingTurn
     leaving.hasLeft = true
     this.#pending -= 1
-    if (leaving.waitsFor === 0) this.#end(leaving)
+    this.#wake(leaving, SHUT_DOWN)
+    this.#retire(leaving)
     if (this.#pending === 0) this.#last = new RangeMap()
-    else if (this.#last.count > 4 * this.#pending + STALE_INTERVALS_MAX) this.#last.keep(isPending)
+    const stale = this.#last.count - 2 * this.#swept
+    if (stale <= 4 * this.#pending + STALE_INTERVALS_MAX) return
+    this.#last.keep(isPending)
+    this.#swept = this.#last.count
   }
 
-  #end(turn: PendingTurn): void {
-    const ending = [turn]
-    for (const each of ending) {
-      each.isOver = true
-      for (const follower of each.followers) {
-        follower.waitsFor -= 1
-        if (follower.waitsFor > 0) continue
-        follower.come()
-        if (follower.hasLeft) ending.push(follower)
+  /** Nobody has to wait for a turn that has left, but for those ahead of it: where that is one, it takes its place. */
+  #retire(leaving: PendingTurn): void {
+    const retiring = [leaving]
+    for (const turn of retiring) {
+      const [only] = turn.before
+      if (turn.before.size > 1) continue
+      if (only === undefined) turn.isOver = true
+      else {
+        only.followers.delete(turn)
+        only.from = Math.min(only.from, turn.from)
+        only.to = Math.max(only.to, turn.to)
+        this.#last.replace(turn.from, turn.to, turn, only)
       }
-      each.followers = []
+      for (const follower of turn.followers) {
+        follower.before.delete(turn)
+        if (only !== undefined) follower.waitFor(only)
+        if (follower.hasLeft) retiring.push(follower)
+        else if (follower.waitsFor === 0) this.#wake(follower, DONE)
+      }
+      turn.followers.clear()
     }
   }
 }

@@ -20,9 +20,11 @@ import { READING_COMMANDS } from '../observe/http-messages.js'
 import { VhostUserSessions } from '../vhost-user/sessions.js'
 import type { ExportHostOptions } from './export-host-options.js'
 import { finalSync } from './final-sync.js'
-import { type FrozenHost, finish, inFlightOf, type Resumed, resume, type Served, untilIdle } from './freezing.js'
+import { type FrozenHost, type Resumed, resume } from './freezing.js'
 import { followGrowth } from './growth.js'
+import { HostConnections } from './host-connections.js'
 import { HostRest } from './host-rest.js'
+import { finish, inFlightOf, untilIdle } from './idle.js'
 import type { AttachOrder, EndedFault, ExportFace, IoHost, Removal, RemovalKind, VhostUserOrder } from './io-host.js'
 import { tellingOfReopening } from './reopening.js'
 
@@ -35,7 +37,7 @@ export class ExportHost implements IoHost {
   readonly #options: ExportHostOptions
   readonly #registry = new ExportRegistry<Export>()
   readonly #backings = new Backings()
-  readonly #connections = new Map<number, Served>()
+  readonly connections = new HostConnections()
   readonly #vhostUsers = new VhostUserSessions()
   readonly #opened = new Map<string, OpenedExport>()
   readonly #budget: PayloadBudget
@@ -61,6 +63,7 @@ export class ExportHost implements IoHost {
       entry.beat()
       if (entry.length.grown) void this.#follow(entry)
     }
+    if (!this.#rest.isWanted) this.connections.look()
   }
 
   async #follow(entry: Export): Promise<void> {
@@ -74,7 +77,7 @@ export class ExportHost implements IoHost {
 
   /** Bytes of replies that peers have not taken yet. */
   get backlog(): number {
-    return [...this.#connections.values()].reduce((bytes, { backlog }) => bytes + backlog, 0)
+    return this.connections.backlog
   }
 
   async open(
@@ -119,18 +122,22 @@ export class ExportHost implements IoHost {
       onFault: (fault) => this.#faulted(connection, tellable(fault)),
       onEnd: () => this.#ended(connection),
     })
-    this.#connections.set(connection, attached)
+    this.connections.set(connection, attached)
     if (this.#draining) attached.drain()
     return attached
   }
 
+  settle(timeoutMs: number): Promise<readonly string[]> {
+    return this.connections.settle(timeoutMs)
+  }
+
   freeze(timeoutMs: number): Promise<FrozenHost> {
-    return this.#rest.freeze({ opened: this.#opened, connections: this.#connections }, timeoutMs)
+    return this.#rest.freeze({ opened: this.#opened, connections: this.connections }, timeoutMs)
   }
 
   async goOn(handedOver: readonly MovedConnection[] = []): Promise<void> {
     const takenOut = this.#rest.end()
-    const left = [...this.#connections.values()].filter((each) => each instanceof Connection)
+    const left = [...this.connections.values()].filter((each) => each instanceof Connection)
     const resumed: Resumed[] = left.map((each) => ({ connection: each, requests: each.thaw() }))
     for (const moved of [...takenOut, ...handedOver]) {
       const connection = this.#connect({ ...moved, leftover: new Uint8Array(0) })
@@ -143,7 +150,7 @@ export class ExportHost implements IoHost {
     clearInterval(this.#timer)
     this.#rest.letGo()
     // What has ended here may still have replies on their way to its peer.
-    while (this.#connections.size > 0) await new Promise((resolve) => setTimeout(resolve, FINISH_POLL_MS))
+    while (this.connections.size > 0) await new Promise((resolve) => setTimeout(resolve, FINISH_POLL_MS))
     for (const { abandon } of this.#opened.values()) await abandon()
     this.#opened.clear()
   }
@@ -156,7 +163,7 @@ export class ExportHost implements IoHost {
     const attached = this.#vhostUsers.attach({ fd, served, client, limits, log, onFault, onEnd })
     if (attached === undefined) return
     if (this.#draining) attached.drain()
-    this.#connections.set(connection, attached)
+    this.connections.set(connection, attached)
   }
 
   #faulted(connection: number, fault: EndedFault): void {
@@ -166,13 +173,13 @@ export class ExportHost implements IoHost {
   }
 
   #ended(connection: number): void {
-    this.#connections.delete(connection)
+    this.connections.delete(connection)
     this.#options.events.connectionEnded(connection)
   }
 
   async ask(request: ControlRequest): Promise<ControlReply> {
     if (request.command === 'sessions') {
-      return { ok: true, result: [...this.#connections].map(([connection, { inFlight }]) => [connection, inFlight]) }
+      return { ok: true, result: [...this.connections].map(([connection, { inFlight }]) => [connection, inFlight]) }
     }
     const act = async () => (request.command === 'resize' ? this.#resize(request) : this.#act(request))
     if (READING_COMMANDS.has(request.command)) return act()
@@ -188,7 +195,7 @@ export class ExportHost implements IoHost {
   async #resize({ name = '', words = [], flags }: ControlRequest): Promise<ControlReply> {
     const entry = this.#registry.find(name)
     if (entry === undefined || this.#leaving.has(entry)) return failed(`there is no export '${name}'`)
-    const connections = () => this.connectionsOf(entry)
+    const connections = () => this.connections.of(entry)
     const idle = () => untilIdle([entry], connections, this.#options.limits.shutdownTimeoutMs)
     const reply = await resizeExport(entry, Number(words[0]), { force: flags?.['force'] === true, connections, idle })
     if (reply.ok) this.#resized(entry)
@@ -197,12 +204,12 @@ export class ExportHost implements IoHost {
 
   drain(): void {
     this.#draining = true
-    for (const connection of this.#connections.values()) connection.drain()
+    for (const connection of this.connections.values()) connection.drain()
     for (const entry of this.#registry) entry.shutDown()
   }
 
   disconnect(connection: number): void {
-    this.#connections.get(connection)?.destroy()
+    this.connections.get(connection)?.destroy()
   }
 
   remove(exportName: string, how: RemovalKind, timeoutMs: number): Promise<Removal> {
@@ -214,10 +221,10 @@ export class ExportHost implements IoHost {
     if (entry === undefined) throw new TypeError(`export '${exportName}' is to be removed, and is not there`)
     this.#leaving.add(entry)
     entry.shutDown()
-    for (const connection of this.connectionsOf(entry)) how === 'force' ? connection.destroy() : connection.drain()
-    const isIdle = await untilIdle([entry], () => this.connectionsOf(entry), timeoutMs)
-    if (!isIdle) return { gone: false, unanswered: this.connectionsOf(entry).reduce(inFlightOf, 0), synced: false }
-    for (const connection of this.connectionsOf(entry)) connection.destroy()
+    for (const connection of this.connections.of(entry)) how === 'force' ? connection.destroy() : connection.drain()
+    const isIdle = await untilIdle([entry], () => this.connections.of(entry), timeoutMs)
+    if (!isIdle) return { gone: false, unanswered: this.connections.of(entry).reduce(inFlightOf, 0), synced: false }
+    for (const connection of this.connections.of(entry)) connection.destroy()
     const synced = await finalSync(entry, this.#options.log, how === 'moved')
     this.#registry.remove(entry.name)
     this.#leaving.delete(entry)
@@ -226,12 +233,8 @@ export class ExportHost implements IoHost {
     return { gone: true, unanswered: 0, synced }
   }
 
-  connectionsOf(entry: Export): Served[] {
-    return [...this.#connections.values()].filter(({ served }) => served === entry)
-  }
-
   finish(timeoutMs: number): Promise<{ unanswered: number }> {
-    return finish([...this.#registry], this.#connections, timeoutMs)
+    return finish([...this.#registry], this.connections, timeoutMs)
   }
 
   async sync(): Promise<boolean> {

@@ -7,26 +7,14 @@ import { freezeExport } from '../exports/moving.js'
 import type { MovedExport, OpenedExport } from '../exports/open-export.js'
 import { Connection } from '../nbd/connection.js'
 import { type MovedConnection, type MovedRequest, takeOut } from '../nbd/moved.js'
+import type { HostConnections } from './host-connections.js'
 
 const POLL_MS = 1
-/** The same for an end that nobody waits for. */
-const FINISH_POLL_MS = 20
-
-/** A connection of either front end. */
-export interface Served {
-  readonly served: Export
-  readonly inFlight: number
-  /** Bytes that the peer has not taken yet. */
-  readonly backlog: number
-  readonly isBusy: boolean
-  drain(): void
-  destroy(): void
-}
 
 /** What there is to freeze. */
 export interface Freezable {
   readonly opened: ReadonlyMap<string, OpenedExport>
-  readonly connections: Map<number, Served>
+  readonly connections: HostConnections
   /** Where connections go that are taken out, one by one. */
   readonly takenOut: MovedConnection[]
   /** An operator's word is being carried out. */
@@ -50,9 +38,7 @@ export type FrozenHost =
 
 function busyNames({ opened, connections, isActing }: Freezable): string[] {
   const waiting = [...opened].filter(([, { entry }]) => entry.waiting.oldest !== undefined).map(([name]) => name)
-  for (const each of connections.values()) {
-    if (each instanceof Connection && each.parts.transmission.large.areFixed) waiting.push(each.served.name)
-  }
+  waiting.push(...connections.fixed())
   return waiting.length === 0 && isActing() ? [...opened.keys()] : waiting
 }
 
@@ -124,46 +110,4 @@ export function resume(entries: Iterable<Export>, resumed: readonly Resumed[]): 
     connection.parts.transmission.slow.start(moved.request, { bytes: moved.payload, pooled: undefined }, moved)
   }
   for (const { connection } of resumed) connection.start()
-}
-
-/** Whether anything is in flight, or has replies that were not taken. */
-function isBusy(entries: Iterable<Export>, connections: Iterable<Served>): boolean {
-  // Requests whose connection is gone are on their way through storage all the same, and a sync must not overtake them.
-  for (const { waiting } of entries) if (waiting.oldest !== undefined) return true
-  for (const connection of connections) if (connection.isBusy) return true
-  return false
-}
-
-/** Waits until nothing is in flight and all replies are taken; false when that took too long. */
-export async function untilIdle(
-  entries: Iterable<Export>,
-  connections: () => Iterable<Served>,
-  timeoutMs: number,
-): Promise<boolean> {
-  const deadline = performance.now() + timeoutMs
-  while (isBusy(entries, connections())) {
-    if (performance.now() >= deadline) return false
-    await pause(FINISH_POLL_MS)
-  }
-  return true
-}
-
-/** For sums of requests without an answer. */
-export function inFlightOf(sum: number, { inFlight }: Served): number {
-  return sum + inFlight
-}
-
-/** Waits for what is in flight, and ends all connections. Of their ends the main thread tells secured clients: it has to find them. */
-export async function finish(
-  entries: Iterable<Export>,
-  connections: ReadonlyMap<number, Served>,
-  timeoutMs: number,
-): Promise<{ unanswered: number }> {
-  const deadline = performance.now() + timeoutMs
-  await untilIdle(entries, () => connections.values(), timeoutMs)
-  const all = [...connections.values()]
-  const unanswered = all.reduce(inFlightOf, 0)
-  for (const connection of all) connection.destroy()
-  while (connections.size > 0 && performance.now() < deadline) await pause(FINISH_POLL_MS)
-  return { unanswered }
 }

@@ -107,6 +107,11 @@ export interface IoHost {
   /** Waits until nothing is in flight and all replies are taken, or the time is over; then ends every connection. */
   finish(timeoutMs: number): Promise<{ readonly unanswered: number }>
   /**
+   * Waits, while all are served, for requests that cannot change processes; the exports of those that are left when the time
+   * is over.
+   */
+  settle(timeoutMs: number): Promise<readonly string[]>
+  /**
    * Brings everything to rest: connections are taken out, and nothing is begun until `goOn`, which is due whatever the
    * answer, and also where none came.
    */

@@ -28,7 +28,7 @@ export type Call =
       readonly share: BackingShare | undefined
       readonly moved: MovedExport | undefined
     }
-  | { readonly name: 'freeze'; readonly timeoutMs: number }
+  | { readonly name: 'settle' | 'freeze'; readonly timeoutMs: number }
   | { readonly name: 'goOn'; readonly handedOver: readonly MovedConnection[] }
   | { readonly name: 'abandon' }
   | { readonly name: 'ask'; readonly request: ControlRequest }

@@ -45,6 +45,8 @@ function carryOut(call: Call): Promise<unknown> {
   switch (call.name) {
     case 'open':
       return host.open(call.config, call.image, call.share, call.moved)
+    case 'settle':
+      return host.settle(call.timeoutMs)
     case 'freeze':
       return host.freeze(call.timeoutMs)
     case 'goOn':

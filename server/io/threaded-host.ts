@@ -114,6 +114,10 @@ export class ThreadedHost implements IoHost {
     return this.#call({ name: 'open', config, image, share, moved })
   }
 
+  settle(timeoutMs: number): Promise<readonly string[]> {
+    return this.#call({ name: 'settle', timeoutMs })
+  }
+
   freeze(timeoutMs: number): Promise<FrozenHost> {
     return this.#call({ name: 'freeze', timeoutMs })
   }

@@ -52,7 +52,7 @@ export class Connection implements ByteSink, Reader {
     const terms = termsFor(served, established, options.size)
     this.size = terms.size
     const { batch } = this.#transport
-    const calls = { onRoom: this.#onRoom, peerGone: () => this.#peerGone(), stalled }
+    const calls = { onRoom: this.#onRoom, peerGone: () => this.peerGone(), stalled }
     this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, budget, client, ...calls })
     this.#stay = new Stay(this.#receive, this.#transport, this.#transmission.answers)
   }
@@ -170,7 +170,7 @@ export class Connection implements ByteSink, Reader {
   }
 
   /** A socket that is not read says nothing when its peer goes: then it is ended here. */
-  #peerGone(): boolean {
+  peerGone(): boolean {
     const room = this.#options.limits.lookAheadBytesMax - this.#receive.ahead
     const gone = this.#transport.peerGone(this.#lastWords)
     if (gone) this.#end(new Error('its peer went away while it was not read'))

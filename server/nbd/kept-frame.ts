@@ -2,6 +2,7 @@
 import { viewOf } from 'nbd-protocol'
 import { giveBuffer, takeBuffer } from './buffer-pool.js'
 import type { FrameHold } from './frame-hold.js'
+import { PIECE_BYTES } from './payload-feed.js'
 import type { Region } from './region.js'
 
 export class KeptFrame {
@@ -9,6 +10,8 @@ export class KeptFrame {
   readonly #bytes: Uint8Array
   readonly #hold: FrameHold | undefined
   #filled: number
+  /** What had come when its hold was last touched. */
+  #touchedAt = 0
 
   /** A frame of `size` bytes, which begins with `first`. */
   constructor(size: number, first: Uint8Array, hold: FrameHold | undefined) {
@@ -38,7 +41,7 @@ export class KeptFrame {
     const [bytes, hold] = [this.#bytes, this.#hold]
     this.#filled += length
     if (this.missing > 0) {
-      hold?.touch()
+      if (this.#filled - this.#touchedAt >= PIECE_BYTES) this.touch()
       return undefined
     }
     hold?.complete()
@@ -47,6 +50,7 @@ export class KeptFrame {
 
   /** It was not read for a while: that was not its client's silence. */
   touch(): void {
+    this.#touchedAt = this.#filled
     this.#hold?.touch()
   }
 

@@ -10,8 +10,6 @@ export interface PayloadSink {
   readonly bytes: number
   /** Pieces wait for storage: no further one may be given now. */
   readonly busy: boolean
-  /** Bytes have come, though no whole piece perhaps. */
-  came(): void
   /** Takes the next bytes, bytes[at, at + length). True: `pooled`, of which they are a part, is its own from here on. */
   take(bytes: Uint8Array, at: number, length: number, pooled?: Uint8Array): boolean
 }
@@ -52,7 +50,6 @@ export class PayloadFeed {
   arrived(length: number): void {
     this.#filled += length
     this.#left -= length
-    this.#sink.came()
     if (this.#piece === undefined || (this.#filled < PIECE_BYTES && this.#left > 0)) return
     const filled = this.#filled
     this.#filled = 0

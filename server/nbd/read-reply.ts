@@ -32,7 +32,7 @@ export async function readUnharmed(
   for (;;) {
     if (served.firstSuspect(request.offset, request.length) !== undefined) return EIO
     const { epoch } = durability
-    const reply = await readReply(served.backend, style, request)
+    const reply = await served.gate.pass(() => readReply(served.backend, style, request), wanted)
     // Write-back may have failed, and these bytes have become suspect, before or while they were read.
     durability.readBack(request.offset, request.length)
     const isHarmed = served.firstSuspect(request.offset, request.length) !== undefined

@@ -16,6 +16,7 @@ import { DONE, errnoOf, MOVED, type Outcome, RESERVED } from '../../backends/ind
 import { attemptChange } from '../exports/attempt.js'
 import type { Export } from '../exports/export.js'
 import { type Hold, type HoldRequest, isSpaceError } from '../exports/space-hold.js'
+import { dropUnwanted } from '../exports/unwanted.js'
 import { count, DEFERRED_AT, IN_FLIGHT_AT, READ_BYTES_AT, REQUESTS_AT, WRITTEN_BYTES_AT } from '../observe/counters.js'
 import type { Answers } from './answers.js'
 import type { BlockStatus } from './block-status.js'
@@ -90,8 +91,7 @@ export class SlowRequests {
   connectionLost(): void {
     this.#lost = true
     for (const { request } of this.takeMoved()) this.#forget(request)
-    this.#export.space.dropUnwanted()
-    this.#export.recess.dropUnwanted()
+    dropUnwanted(this.#export)
   }
 
   /** Requests that were to be begun anew, since the export was frozen; they are the caller's. */
@@ -178,6 +178,7 @@ export class SlowRequests {
 
   async #read(request: DecodedRequest): Promise<Outcome | undefined> {
     const reply = await readUnharmed(this.#export, this.#status.style, request, () => !this.#lost)
+    if (reply === MOVED) return MOVED
     if (typeof reply === 'number') return this.#failed(request, reply)
     if (!this.#lost) count(this.#export.counters, READ_BYTES_AT, request.length)
     return this.#data(reply)
@@ -193,9 +194,9 @@ export class SlowRequests {
     const { order, recess } = this.#export
     const turn = order.enter(request.offset, request.length)
     try {
-      if (turn.ahead !== undefined) await turn.ahead
-      const waited = turn.ahead !== undefined || recess.active
-      const told = recess.active ? await this.#recessOver() : DONE
+      const waited = turn.waitsFor > 0 || recess.active
+      const came = turn.waitsFor > 0 ? await order.wait(turn, () => !this.#lost) : DONE
+      const told = came === DONE && recess.active ? await this.#recessOver() : came
       // Asked after a wait: the peer may have gone meanwhile, and its socket not have been read.
       if (waited ? !this.#wanted() : this.#lost) return this.#dropped(request)
       if (told !== DONE) return told
@@ -216,8 +217,13 @@ export class SlowRequests {
   }
 
   async #changeNow(request: Begun, payload: Uint8Array, who: HoldRequest): Promise<Outcome> {
-    const attempt = () => this.#attempt(request, payload)
-    const outcome = await this.#export.space.run(attempt, () => this.#wanted(), who)
+    const { gate, space } = this.#export
+    const attempt = () =>
+      gate.pass(
+        () => this.#attempt(request, payload),
+        () => !this.#lost,
+      )
+    const outcome = await space.run(attempt, () => this.#wanted(), who)
     if (outcome === DONE && who.command === NBD_CMD_WRITE) count(this.#export.counters, WRITTEN_BYTES_AT, who.length)
     return outcome
   }

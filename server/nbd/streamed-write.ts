@@ -58,7 +58,7 @@ export class StreamedWrite implements PayloadSink {
   take(bytes: Uint8Array, at: number, length: number, pooled?: Uint8Array): boolean {
     const offset = this.#request.offset + this.#received
     this.#received += length
-    this.came()
+    this.claim.touch()
     if (this.#told !== undefined || this.#ending) {
       this.#answerWhenWhole()
       return false
@@ -76,11 +76,7 @@ export class StreamedWrite implements PayloadSink {
     return pooled !== undefined
   }
 
-  came(): void {
-    this.claim.touch()
-  }
-
-  /** Nothing has come for a while: that is bad where others wait for it, and storage is not what it waits for. */
+  /** No piece has come for a while: that is bad where others wait for it, and storage is not what it waits for. */
   #silent(): void {
     if (this.claim.delays && this.pieces.length === 0 && this.#received < this.bytes) this.#options.onStall()
     else this.claim.touch()
@@ -114,8 +110,8 @@ export class StreamedWrite implements PayloadSink {
   async #writeLater(piece: Uint8Array, offset: number): Promise<boolean> {
     const { served } = this.#options
     const waited = !this.claim.isMyTurn || served.recess.active
-    await this.claim.turn()
-    if (served.frozen && this.#told === undefined) return false
+    const came = await this.claim.turn(() => !this.#lost)
+    if ((served.frozen || came === MOVED) && this.#told === undefined) return false
     if (served.recess.active) this.#options.answers.settled()
     const told = served.recess.active ? await served.recess.wait(() => !this.#lost) : DONE
     if (told === MOVED) return false
@@ -131,7 +127,8 @@ export class StreamedWrite implements PayloadSink {
     const { served, client } = this.#options
     const { type: command, offset: start, length } = this.#request
     const who = { client, command, offset: start, length, hold: undefined }
-    const write = () => writePiece(served, piece, offset, this.isDurable, () => !this.#lost)
+    const wanted = () => !this.#lost
+    const write = () => served.gate.pass(() => writePiece(served, piece, offset, this.isDurable, wanted), wanted)
     return served.space.run(write, () => this.#wanted(), who)
   }
 
@@ -207,7 +204,7 @@ export class StreamedWrite implements PayloadSink {
 
   /** What was put aside while the export was frozen is written after all. */
   thaw(): void {
-    this.came()
+    this.claim.touch()
     this.landing.thaw()
     let offset = this.#request.offset + this.landing.bytes
     const aside = this.pieces.takeAside()

@@ -1,5 +1,6 @@
 // What a WRITE that comes in pieces holds from its first piece to its end: its turn among overlapping changes, and its marks.
 // Law: nothing counts as cleared before all of it is done, under the epoch in which it began.
+import { DONE, type Outcome } from '../../backends/index.js'
 import type { Change } from '../exports/durable-record.js'
 import type { Turn } from '../exports/write-order.js'
 import { count, IN_FLIGHT_AT } from '../observe/counters.js'
@@ -32,7 +33,7 @@ export class WriteClaim {
     const { offset, length } = request
     const turn = served.order.enter(offset, length)
     const change = served.durability.begin(offset, length)
-    this.isMyTurn = turn.ahead === undefined
+    this.isMyTurn = turn.waitsFor === 0
     // Behind whatever took its turn meanwhile, if it gave up its own.
     this.#first = { epoch: this.#first?.epoch ?? since ?? served.durability.epoch, number: served.waiting.next() }
     this.#held = { turn, change, silence: new Silence(stallTimeoutMs, this.#silent) }
@@ -59,9 +60,12 @@ export class WriteClaim {
     return this.#first?.number ?? 0
   }
 
-  async turn(): Promise<void> {
-    if (!this.isMyTurn) await this.#held?.turn.ahead
-    this.isMyTurn = true
+  /** DONE when its turn has come; else why it is not waited for any longer, as WriteOrder says. */
+  async turn(wanted: () => boolean): Promise<Outcome> {
+    if (this.#held === undefined || this.isMyTurn) return DONE
+    const told = await this.#options.served.order.wait(this.#held.turn, wanted)
+    if (told === DONE) this.isMyTurn = true
+    return told
   }
 
   /** Others wait behind it. */

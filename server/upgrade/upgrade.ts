@@ -148,6 +148,7 @@ export class Upgrade {
     const { frontEnds, hosts, limits } = this.#site
     // Clients may have come, and files been opened, while the new process started.
     this.#refuseScarcity()
+    await this.#settle()
     this.#pausedAt = performance.now()
     frontEnds.vhostUser.isFrozen = true
     this.#refuseGuests()
@@ -161,6 +162,17 @@ export class Upgrade {
     const whose = busy.length === 0 ? 'an export' : busy.join(', ')
     throw new UpgradeFailure(
       `the storage of ${whose} kept requests for more than ${limits.upgradePauseMs} ms: try again, or with a longer --upgrade-pause`,
+    )
+  }
+
+  /** Nobody is to wait for a client that is in the middle of a large WRITE. */
+  async #settle(): Promise<void> {
+    const { hosts, limits } = this.#site
+    const settled = hosts.map((host) => unlessStalled(host, host.settle(limits.upgradePauseMs)))
+    const fixed = (await Promise.all(settled)).flatMap((names) => names ?? [])
+    if (fixed.length === 0) return
+    throw new UpgradeFailure(
+      `a WRITE above 1M to ${fixed.join(', ')} has landed in part, another one waits for it, and the rest did not come within ${limits.upgradePauseMs} ms: try again`,
     )
   }
 

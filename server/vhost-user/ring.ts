@@ -3,6 +3,7 @@
 import { type QueueOptions, type VhostMemory, VhostQueue } from '../../backends/index.js'
 import type { Patience } from '../exports/patience.js'
 import { type Audience, RequestRunner } from '../exports/request-runner.js'
+import { dropUnwanted } from '../exports/unwanted.js'
 import { type BlockRequest, requestAt } from './block-request.js'
 import { BlockService, type Desk } from './block-service.js'
 import type { Copies, Waiter } from './copies.js'
@@ -198,9 +199,7 @@ export class Ring implements Audience, Desk, Waiter {
       this.#options.copies.leave(this)
       this.resumeSoon()
     }
-    const { space, recess } = this.#options.device.served
-    space.dropUnwanted()
-    recess.dropUnwanted()
+    dropUnwanted(this.#options.device.served)
   }
 
   #dropBacklog(): void {

@@ -141,7 +141,7 @@ describe('the budget for payload', { timeout: 60_000 }, () => {
     await deaf.send(request('simple', { type: NBD_CMD_READ, cookie: 2n, length: 16 * MIB }))
     const { counters } = served.server.served
     await until(() => counters[REQUESTS_AT + NBD_CMD_READ] === 1)
-    const [waiting] = served.server.host.connectionsOf(served.server.served)
+    const [waiting] = served.server.host.connections.of(served.server.served)
     const [good, small] = [await served.server.client(), await served.server.client()]
     after(() => Promise.all([good.disconnect(), small.disconnect()]))
     let isRead = false

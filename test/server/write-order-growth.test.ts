@@ -1,6 +1,7 @@
 // The order of overlapping changes by itself: against the plainest model there is, and how it grows with what is pending.
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { DONE, MOVED, SHUT_DOWN } from '../../backends/index.js'
 import { RangeMap } from '../../server/exports/range-map.js'
 import { type Turn, WriteOrder } from '../../server/exports/write-order.js'
 import { type Random, randomFrom, seededRandom } from '../support/random.js'
@@ -22,10 +23,12 @@ function overlap(one: Turn, other: Turn): boolean {
 function enter(order: WriteOrder, pending: Entered[], random: Random): void {
   const start = random.below(BYTES)
   const turn = order.enter(start, 1 + random.below(BYTES - start))
-  const entered = { turn, come: turn.ahead === undefined }
-  void turn.ahead?.then(() => {
-    entered.come = true
-  })
+  const entered = { turn, come: turn.waitsFor === 0 }
+  void order
+    .wait(turn, () => true)
+    .then((told) => {
+      if (told === DONE) entered.come = true
+    })
   pending.push(entered)
 }
 
@@ -75,6 +78,21 @@ describe('the order of overlapping changes', () => {
   }
 })
 
+test('a freeze ends all waits, and those to come, until it is over', async () => {
+  const order = new WriteOrder()
+  const [first, second] = [order.enter(0, 10), order.enter(5, 10)]
+  const told = order.wait(second, () => true)
+  order.freeze(true)
+  assert.equal(await told, MOVED)
+  assert.equal(await order.wait(second, () => true), MOVED)
+  assert.equal(await order.wait(first, () => true), DONE)
+  order.freeze(false)
+  const waited = order.wait(second, () => true)
+  order.leave(first)
+  assert.equal(await waited, DONE)
+  order.leave(second)
+})
+
 describe('with 8,192 changes pending', () => {
   for (const [what, range] of [
     ['that are all of the same bytes', () => [4096, 4096]],
@@ -96,7 +114,7 @@ describe('with 8,192 changes pending', () => {
       }
       assert.ok(waits <= 3 * PENDING, `${waits} waits`)
       for (const turn of turns) {
-        await turn.ahead
+        assert.equal(await order.wait(turn, () => true), DONE)
         order.leave(turn)
       }
       assert.equal(order.pending, 0)
@@ -118,16 +136,45 @@ describe('with 8,192 changes pending', () => {
     assert.equal(asked, PENDING)
   })
 
+  for (const [what, first] of [
+    ['of the same bytes', (_: number) => [0, 4096]],
+    ['anywhere', (_: number, random: Random) => [random.below(1 << 30), 1 + random.below(1 << 20)]],
+  ] satisfies [string, (index: number, random: Random) => number[]][]) {
+    test(`what came and left behind one that hangs is not kept: ${what}`, async () => {
+      const order = new WriteOrder()
+      const random = randomFrom(3)
+      const hung = order.enter(0, 2 ** 31)
+      for (let round = 0; round < PENDING / 64; round++) {
+        const turns = Array.from({ length: 64 }, (_, index) => {
+          const [offset = 0, length = 0] = first(index, random)
+          return order.enter(offset, length)
+        })
+        const told = turns.map((turn) => order.wait(turn, () => false))
+        order.dropUnwanted()
+        assert.deepEqual(new Set(await Promise.all(told)), new Set([SHUT_DOWN]))
+        while (turns.length > 0) for (const turn of turns.splice(random.below(turns.length), 1)) order.leave(turn)
+        assert.equal(order.pending, 1)
+        assert.equal(order.kept, 1)
+      }
+      const last = order.enter(4096, 4096)
+      assert.equal(last.waitsFor, 1)
+      order.leave(hung)
+      assert.equal(last.waitsFor, 0)
+      order.leave(last)
+      assert.equal(order.kept, 0)
+    })
+  }
+
   test('what is over is not kept while others are pending', () => {
     const order = new WriteOrder()
     const last = order.enter(0, 1)
-    const ahead: (Promise<void> | undefined)[] = []
+    const waits: number[] = []
     for (let index = 1; index <= PENDING; index++) {
       const turn = order.enter(2 * index, 1)
-      ahead.push(turn.ahead)
+      waits.push(turn.waitsFor)
       order.leave(turn)
     }
-    assert.ok(ahead.every((promise) => promise === undefined))
+    assert.ok(waits.every((each) => each === 0))
     assert.ok(order.kept < 100, `${order.kept} intervals`)
     order.leave(last)
     assert.equal(order.kept, 0)

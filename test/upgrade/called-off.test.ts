@@ -13,11 +13,12 @@ import { RawClient } from '../support/raw-client.js'
 const IN_FLIGHT = /^candor_requests_in_flight\{.*disk/
 
 /** Two exports on one thread, and two clients of the first. */
-async function scene(scope: Scope) {
+async function scene(scope: Scope, ...words: readonly string[]) {
   const server = await startLineage(scope, (folder) => [
     `disk=${imageAt(join(folder, 'disk'), 32 * MIB)}`,
     `slow=${imageAt(join(folder, 'slow'), MIB)}`,
     ...['--listen', `unix:${join(folder, 'other')}`, '--upgrade-pause', '1s', '--workers', '1'],
+    ...words,
   ])
   const path = join(server.folder, 'other')
   const [one, other] = [await RawClient.enter(path, 'simple'), await RawClient.enter(path, 'simple')]
@@ -73,5 +74,25 @@ test('two large WRITEs that wait come to lie in their order over an upgrade that
   const good = await attach(server.candor.uris[0] ?? '')
   assert.ok(Buffer.from(await good.read(MIB, 2 * MIB)).equals(second), 'what came first lies over what came last')
   await good.disconnect()
+  assert.equal((await server.stop()).code, 0)
+})
+
+test('changes behind one that storage has come to lie in their order over an upgrade that came to nothing', async (t) => {
+  const { server, path, one, other, inFlight } = await scene(lastFirst(t))
+  assert.equal((await server.ctl('inject', 'disk', 'write:delay=6s,count=1')).code, 0)
+  const [first, second] = [pattern(64 * KIB, 7), pattern(4 * KIB, 99)]
+  const hung = await attach(server.candor.uris[0] ?? '')
+  const held = hung.write(MIB, pattern(4 * KIB, 1))
+  await until('the one that storage has', inFlight, (requests) => requests === 1)
+  await one.send(writeRequest('simple', 5n, MIB, first))
+  await until('the first', inFlight, (requests) => requests === 2)
+  await other.send(writeRequest('simple', 6n, MIB, second))
+  await until('the second', inFlight, (requests) => requests === 3)
+  await refusedOnce(server, path)
+  await held
+  for (const client of [one, other]) assert.equal((await client.reply(noReadData))?.error, 0)
+  second.copy(first)
+  assert.ok(Buffer.from(await hung.read(MIB, 64 * KIB)).equals(first), 'what came first lies over what came last')
+  await hung.disconnect()
   assert.equal((await server.stop()).code, 0)
 })

@@ -72,3 +72,51 @@ for (const [what, sentBytes, refused] of [
     assert.equal((await server.stop()).code, 0)
   })
 }
+
+/** A large WRITE of which a part has landed, and a small one that waits for it. */
+async function heldUp(scope: Scope, ...words: readonly string[]) {
+  const server = await serverOf(scope, ...words)
+  const [large, small] = await Promise.all([1, 2].map(() => RawClient.enter(join(server.folder, 'other'), 'simple')))
+  assert.ok(large !== undefined && small !== undefined)
+  scope.after(() => [large, small].map((client) => client.vanish()))
+  const inFlight = async () => [...(await server.candor.metrics())].find(([name]) => IN_FLIGHT.test(name))?.[1]
+  const frame = writeRequest('simple', 5n, OFFSET, pattern(4 * MIB, 7))
+  await large.send(frame.subarray(0, 2 * MIB))
+  await until('the large WRITE', inFlight, (count) => count === 1)
+  await small.send(writeRequest('simple', 6n, OFFSET, pattern(4 * KIB, 9)))
+  await until('the other WRITE', inFlight, (count) => count === 2)
+  const ended = async () => {
+    for (const [client, cookie] of [[large, 5n] as const, [small, 6n] as const]) {
+      const reply = await client.reply(noReadData)
+      assert.deepEqual([reply?.cookie, reply?.error], [cookie, 0])
+    }
+  }
+  return { server, large, rest: frame.subarray(2 * MIB), ended }
+}
+
+test('an upgrade waits for a large WRITE that holds another up, and nobody waits for the upgrade', async (t) => {
+  const { server, large, rest, ended } = await heldUp(lastFirst(t), '--upgrade-pause', '20s')
+  const bystander = await attach(server.candor.uris[0] ?? '')
+  const upgraded = server.upgrade()
+  await until(
+    'the new process',
+    async () => server.candor.stderr(),
+    (log) => log.includes('the new process is prepared'),
+  )
+  for (let index = 0; index < 20; index++) await bystander.read(20 * MIB, 512)
+  assert.doesNotMatch(server.candor.stderr(), /everything is at rest/)
+  await large.send(rest)
+  await ended()
+  await upgraded
+  await bystander.disconnect()
+  assert.equal((await server.stop()).code, 0)
+})
+
+test('and comes to nothing when the rest of it does not come', async (t) => {
+  const { server, large, rest, ended } = await heldUp(lastFirst(t), '--upgrade-pause', '300ms')
+  assert.match(await server.refused(), /a WRITE above 1M to disk has landed in part, .* try again/)
+  await large.send(rest)
+  await ended()
+  await server.upgrade()
+  assert.equal((await server.stop()).code, 0)
+})
