@@ -93,6 +93,11 @@ export interface Backend {
 
   readNow(target: IoData, start: number, length: number, offset: number): Outcome
   writeNow(source: IoData, start: number, length: number, offset: number): Outcome
+  /**
+   * DONE: the range lies in the thread's `pagePipe`, whose bytes are the caller's to send or to drop in this turn. WOULD_BLOCK says
+   * nothing of the range; then, and where there is no such way, `readNow` is asked.
+   */
+  pagesNow?(length: number, offset: number): Outcome
 
   read(target: Uint8Array, start: number, length: number, offset: number): Promise<Outcome>
   /**

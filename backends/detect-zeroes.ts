@@ -74,6 +74,10 @@ class ZeroDetection implements Backend {
     return this.#inner.released
   }
 
+  pagesNow(length: number, offset: number): Outcome {
+    return this.#inner.pagesNow?.(length, offset) ?? WOULD_BLOCK
+  }
+
   readNow(target: Uint8Array, start: number, length: number, offset: number): Outcome {
     return this.#inner.readNow(target, start, length, offset)
   }

@@ -66,6 +66,7 @@ export {
 } from './native/file-io.js'
 export { type ChosenEngine, chooseIoEngine, IO_ENGINES, type IoEngineWish } from './native/io-engine.js'
 export type { IoData, IoVector } from './native/io-vector.js'
+export { pagePipe } from './native/page-pipe.js'
 export { type ProcessDoor, processDoor } from './native/process-door.js'
 export { socketIo } from './native/socket-io.js'
 export {

@@ -19,6 +19,7 @@
 #include "io-queue.h"
 #include "io-stall.h"
 #include "napi-door.h"
+#include "page-pipe.h"
 #include "process-door.h"
 #include "io-flusher.h"
 #include "service-manager.h"
@@ -231,6 +232,7 @@ static napi_value init(napi_env env, napi_value exports) {
   };
   DOOR_OK(napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties));
   DOOR_OK(socket_io_define(env, exports));
+  DOOR_OK(page_pipe_define(env, exports));
   DOOR_OK(fd_socket_define(env, exports));
   DOOR_OK(vhost_memory_define(env, exports));
   DOOR_OK(vhost_queue_define(env, exports));

@@ -3,6 +3,7 @@ import { createRequire } from 'node:module'
 import { errnoName } from '../errno.js'
 import type { Outcome } from '../outcome.js'
 import type { FdSocketDoors } from './fd-socket.js'
+import type { PagePipe } from './page-pipe.js'
 import type { ProcessDoor } from './process-door.js'
 import type { SocketIo } from './socket-io.js'
 import type { VhostMemoryDoors } from './vhost-memory.js'
@@ -61,7 +62,7 @@ export interface VhostQueueNative {
   readonly nativeVhostQueue: unique symbol
 }
 
-interface FileIo extends SocketIo, FdSocketDoors, ProcessDoor, VhostMemoryDoors, VhostQueueDoors {
+interface FileIo extends SocketIo, PagePipe, FdSocketDoors, ProcessDoor, VhostMemoryDoors, VhostQueueDoors {
   /** preadv2(2), with RWF_NOWAIT where `nowait` is 1. Short is WOULD_BLOCK. */
   readNow(fd: number, target: Uint8Array, start: number, length: number, offset: number, nowait: 0 | 1): Outcome
   /** pwrite(2) to the end of `length`, or pwritev2(2) with RWF_NOWAIT once. The outcome may carry STALLED. */

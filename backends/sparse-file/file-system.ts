@@ -8,6 +8,11 @@ export interface FileSystemTraits {
   readonly reads: 'nowait' | 'inline' | 'wait'
   /** `inline`: into the page cache, timed. `wait`: always in the pool, since one write may take a network's time. */
   readonly writes: 'inline' | 'wait'
+  /**
+   * Whether splice(2) waits for nothing but pages: `free`, and `alone` where it waits for the inode's lock, which others hold who
+   * are in the kernel with the image.
+   */
+  readonly splices?: 'free' | 'alone'
   /** statfs(2) counts data that wait for write-back as free. */
   readonly spaceLags?: boolean
   /** What is weaker here, as a sentence; undefined where nothing is. */
@@ -22,9 +27,9 @@ function network(name: string): FileSystemTraits {
 }
 
 const KNOWN: Readonly<Record<number, FileSystemTraits>> = {
-  61267: { name: 'ext4', reads: 'nowait', writes: 'inline' },
-  1481003842: { name: 'xfs', reads: 'nowait', writes: 'inline' },
-  2435016766: { name: 'btrfs', reads: 'nowait', writes: 'inline', spaceLags: true },
+  61267: { name: 'ext4', reads: 'nowait', writes: 'inline', splices: 'free' },
+  1481003842: { name: 'xfs', reads: 'nowait', writes: 'inline', splices: 'alone' },
+  2435016766: { name: 'btrfs', reads: 'nowait', writes: 'inline', splices: 'free', spaceLags: true },
   16914836: { name: 'tmpfs', reads: 'inline', writes: 'inline' },
   2240043254: { name: 'ramfs', reads: 'inline', writes: 'inline' },
   26985: network('NFS'),

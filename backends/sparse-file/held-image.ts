@@ -56,7 +56,8 @@ export class HeldImage {
   /** A second open file description, to ask whether write-back failed: the kernel tells each description once. */
   #witnessFd: number
   #pool: IoPool
-  #inKernel = 0
+  /** Operations that the kernel has, and that do not end in this turn. */
+  inKernel = 0
   #whenIdle = () => {}
   #gate: Gate | undefined
   /** The outcome of the sync that went before letting go. */
@@ -110,12 +111,12 @@ export class HeldImage {
   ): Promise<Outcome> {
     while (this.#gate !== undefined) await this.#gate.opened
     if (this.#fd < 0) return SHUT_DOWN
-    this.#inKernel += 1
+    this.inKernel += 1
     try {
       return await this.#pool.run(kind, flags, this.#fd, bytes, start, length, offset)
     } finally {
-      this.#inKernel -= 1
-      if (this.#inKernel === 0) this.#whenIdle()
+      this.inKernel -= 1
+      if (this.inKernel === 0) this.#whenIdle()
     }
   }
 
@@ -184,7 +185,7 @@ export class HeldImage {
 
   /** False when the kernel keeps something for longer than we wait. */
   #idle(): Promise<boolean> {
-    if (this.#inKernel === 0) return Promise.resolve(true)
+    if (this.inKernel === 0) return Promise.resolve(true)
     return new Promise((settle) => {
       const timer = setTimeout(() => settle(false), RELEASE_PATIENCE_MS)
       this.#whenIdle = () => {

@@ -30,6 +30,7 @@ import {
   reopenImage,
   type UseOptions,
 } from './open-image.js'
+import { Pages } from './pages.js'
 import { runsIn, wholeBlocks } from './runs.js'
 import { readFlags, readSparse } from './sparse-read.js'
 import { StandBack } from './stand-back.js'
@@ -59,6 +60,7 @@ class SparseFile implements Backend {
   readonly #block: number
   #reads: 'nowait' | 'inline' | 'wait'
   readonly #writes: 'inline' | 'wait'
+  readonly #pages: Pages
   #punches = true
   #zeroesRanges = true
   readonly #standBack = new StandBack()
@@ -79,6 +81,7 @@ class SparseFile implements Backend {
     this.space = image.place && imageSpace(this.#image, traits.spaceLags ?? false)
     this.#reads = traits.reads
     this.#writes = traits.writes
+    this.#pages = new Pages(this.#image, image.isBlockDevice ? 'free' : traits.splices)
     this.can = capabilitiesOf(image, readOnly)
     this.warnings = warningsFor(traits, image.size)
   }
@@ -92,14 +95,16 @@ class SparseFile implements Backend {
     return WOULD_BLOCK
   }
 
+  pagesNow(length: number, offset: number): Outcome {
+    return this.#standBack.isOver ? this.#standBack.heed(this.#pages.take(length, offset)) : WOULD_BLOCK
+  }
+
   writeNow(source: IoData, start: number, length: number, offset: number): Outcome {
     const { fd } = this.#image
     if (fd < 0 || !this.#mayWriteInline(length, offset)) return WOULD_BLOCK
     const outcome = writeNow(fd, source, start, length, offset)
     if ((outcome & ~STALLED) === DONE) this.#image.writeBack.wrote(offset, length)
-    if (outcome < 0 || (outcome & STALLED) === 0) return outcome
-    this.#standBack.stalled()
-    return outcome & ~STALLED
+    return this.#standBack.heed(outcome)
   }
 
   #mayWriteInline(length: number, offset: number): boolean {

@@ -1,5 +1,6 @@
 // When writes are not tried in the calling thread: while an operation in the kernel may hold the inode's lock for long, and
 // for a while after a write that stalled there. Law: what may be waited for in the thread is short, by the bytes it is about.
+import { STALLED } from '../native/file-io.js'
 import type { Outcome } from '../outcome.js'
 
 /** After an inline write that stalled, writes go to the pool for this long. */
@@ -26,9 +27,11 @@ export class StandBack {
     return true
   }
 
-  /** A write in this thread took suspiciously long. */
-  stalled(): void {
+  /** What was done in this thread, without the word that it took suspiciously long. */
+  heed(outcome: Outcome): Outcome {
+    if (outcome < 0 || (outcome & STALLED) === 0) return outcome
     this.#until = performance.now() + STAND_BACK_MS
+    return outcome & ~STALLED
   }
 
   /** Runs what holds the inode's lock for long: a change of `length` bytes, or one that reads before it writes. */

@@ -2,7 +2,7 @@
 // kernel has not taken whole stays the socket's until it has; nobody writes to it meanwhile.
 import type { Socket } from 'node:net'
 import { viewOf } from 'nbd-protocol'
-import { socketIo } from '../../backends/index.js'
+import { pagePipe, socketIo } from '../../backends/index.js'
 import { giveBuffer, takeBuffer } from './buffer-pool.js'
 import type { PayloadBudget } from './payload-budget.js'
 import { enlargeSendBuffer } from './send-buffer.js'
@@ -11,6 +11,9 @@ import { enlargeSendBuffer } from './send-buffer.js'
 const BATCH_BYTES = 512 << 10
 /** What has gathered is sent at this size, while it is still in the processor's cache. */
 const SEND_BYTES = 256 << 10
+/** Of short replies: the client, or who ciphers for it, has enough to begin with. */
+const SEND_SHORT_BYTES = 64 << 10
+const SHORT_BYTES_MAX = 32 << 10
 
 interface Lent {
   readonly rest: Uint8Array
@@ -89,8 +92,9 @@ export class ReplyBatch {
 
   /** Everything up to `end` is a whole number of replies. */
   commit(end: number): void {
+    const isShort = end - this.#end <= SHORT_BYTES_MAX
     this.#end = end
-    if (end >= SEND_BYTES) this.flush()
+    if (end >= (isShort ? SEND_SHORT_BYTES : SEND_BYTES)) this.flush()
   }
 
   /** Sends what was committed. Called at the end of every turn that served something. */
@@ -102,6 +106,37 @@ export class ReplyBatch {
     this.#end = 0
     if (end === 0 || this.#socket.destroyed || this.#socket.writableEnded) return giveBuffer(batch.bytes)
     this.#give(batch.bytes, end, batch.bytes)
+  }
+
+  /** A reply's data may go behind its header in the kernel's own pages: nothing else waits for the peer. */
+  get takesPages(): boolean {
+    const { destroyed, writableEnded, writableLength } = this.#socket
+    return this.#fd !== undefined && writableLength === 0 && !destroyed && !writableEnded
+  }
+
+  /** Sends what was committed, and behind it the `length` bytes in the thread's pipe, which is empty then. */
+  flushWithPages(length: number): void {
+    const { bytes } = this.#current()
+    const end = this.#end
+    const sent = this.#sendNow(bytes, end)
+    const taken = sent === end ? this.#pagesNow(length) : 0
+    if (taken < length) {
+      const rest = takeBuffer(end - sent + length - taken)
+      rest.set(bytes.subarray(sent, end))
+      pagePipe.pagesTake(rest, end - sent, length - taken)
+      this.#write(rest.subarray(0, end - sent + length - taken), rest)
+    }
+    giveBuffer(bytes)
+    this.#batch = undefined
+    this.#end = 0
+  }
+
+  /** Bytes from the pipe that the kernel took. */
+  #pagesNow(length: number): number {
+    if (this.#fd === undefined) return 0
+    const taken = Math.max(0, pagePipe.pagesOut(this.#fd, length))
+    if (taken === length || !this.#grows(this.#fd)) return taken
+    return taken + Math.max(0, pagePipe.pagesOut(this.#fd, length - taken))
   }
 
   /** Gives bytes[0, end) away: to the kernel at once, and what it does not take to the event loop. */
@@ -129,10 +164,15 @@ export class ReplyBatch {
   #sendNow(bytes: Uint8Array, end: number): number {
     if (this.#fd === undefined || this.#socket.writableLength !== 0) return 0
     const sent = Math.max(0, socketIo.sendNow(this.#fd, bytes, 0, end))
-    if (sent === end || !this.#mayGrow) return sent
-    this.#mayGrow = false
-    if (!enlargeSendBuffer(this.#socket, this.#fd)) return sent
+    if (sent === end || !this.#grows(this.#fd)) return sent
     return sent + Math.max(0, socketIo.sendNow(this.#fd, bytes, sent, end - sent))
+  }
+
+  /** The first time that the kernel does not take all, it is given more room. */
+  #grows(fd: number): boolean {
+    const mayGrow = this.#mayGrow
+    this.#mayGrow = false
+    return mayGrow && enlargeSendBuffer(this.#socket, fd)
   }
 
   /**

@@ -27,9 +27,9 @@ import { BlockStatus } from './block-status.js'
 import { copyOf, ownedCopy } from './buffer-pool.js'
 import { LargeWrites } from './large-writes.js'
 import type { PayloadSink } from './payload-feed.js'
+import { readNow } from './read-now.js'
 import { FRAME_BYTES_MAX } from './receive-buffer.js'
 import type { Verdict } from './region.js'
-import { encodeReadHeader, readHeaderBytes } from './replies.js'
 import type { ReplyBatch } from './reply-batch.js'
 import { SlowRequests } from './slow-requests.js'
 import { type Halt, type TransmissionOptions, TURN_MAX } from './transmission-options.js'
@@ -48,7 +48,6 @@ export class Transmission {
   readonly #admission: Admission
   readonly #request = emptyRequest()
   readonly #headerBytes: number
-  readonly #readHeaderBytes: number
   #inspected = false
   #draining = false
   /** The pool's buffer that holds the one frame which is being served, and whether it was kept to wait for storage. */
@@ -70,7 +69,6 @@ export class Transmission {
     this.#batch = batch
     this.answers = new Answers({ served, style, batch, client, settled: onRoom })
     this.#headerBytes = requestHeaderBytes(this.#extended)
-    this.#readHeaderBytes = readHeaderBytes(style)
     this.#status = new BlockStatus(served, style, contexts)
     const { answers } = this
     this.slow = new SlowRequests(served, this.#status, answers, limits, budget, client, peerGone)
@@ -184,19 +182,10 @@ export class Transmission {
   }
 
   #read(request: DecodedRequest): void {
-    const { backend, counters } = this.#export
-    const { offset, length } = request
-    if (this.#export.firstSuspect(offset, length) !== undefined) return this.answers.failed(request, EIO)
-    const at = this.#batch.reserve(this.#readHeaderBytes + length)
-    const start = at + this.#readHeaderBytes
-    const outcome = backend.readNow(this.#batch.bytes, start, length, offset)
+    const outcome = readNow(this.#export, this.#batch, this.#style, request)
     if (outcome === WOULD_BLOCK) return this.slow.start(request)
     if (outcome !== DONE) return this.answers.failed(request, outcome)
-    this.#export.durability.readBack(offset, length)
-    if (this.#export.firstSuspect(offset, length) !== undefined) return this.answers.failed(request, EIO)
-    encodeReadHeader(this.#batch.view, at, this.#style, request)
-    this.#batch.commit(start + length)
-    count(counters, READ_BYTES_AT, length)
+    count(this.#export.counters, READ_BYTES_AT, request.length)
     this.answers.latency.served(NBD_CMD_READ)
   }
 
