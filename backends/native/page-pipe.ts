@@ -14,8 +14,6 @@ export interface PagePipe {
   pagesTake(bytes: Uint8Array, start: number, length: number): void
   /** The pipe is empty. */
   pagesDrop(): void
-  /** Whether this process is told what of the file is in the page cache (mincore(2)): 0 or 1. */
-  pagesTold(fd: number): 0 | 1
 }
 
 export const pagePipe: PagePipe = fileIo

@@ -8,9 +8,6 @@ import type { HeldImage } from './held-image.js'
 export class Pages {
   readonly #image: HeldImage
   readonly #splices: FileSystemTraits['splices']
-  /** The descriptor that was asked last whether the page cache is told of, and its answer. */
-  #askedFd = -1
-  #isTold = false
 
   constructor(image: HeldImage, splices: FileSystemTraits['splices']) {
     this.#image = image
@@ -21,15 +18,7 @@ export class Pages {
   take(length: number, offset: number): Outcome {
     const { fd, inKernel } = this.#image
     const waitsForOthers = this.#splices === 'alone' && inKernel > 0
-    if (this.#splices === undefined || waitsForOthers || fd < 0 || !this.#tells(fd)) return WOULD_BLOCK
+    if (this.#splices === undefined || waitsForOthers || fd < 0) return WOULD_BLOCK
     return pagePipe.pagesIn(fd, offset, length)
-  }
-
-  #tells(fd: number): boolean {
-    if (fd !== this.#askedFd) {
-      this.#askedFd = fd
-      this.#isTold = pagePipe.pagesTold(fd) === 1
-    }
-    return this.#isTold
   }
 }

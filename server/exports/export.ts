@@ -59,7 +59,7 @@ export class Export {
   readonly readOnly: boolean
   readonly counters: Counters = exportCounters()
   readonly order = new WriteOrder()
-  readonly gate = new StorageGate()
+  readonly gate = new StorageGate((wanted) => this.recess.waitIfActive(wanted))
   readonly waiting = new WaitingRequests()
   readonly durability: Durability
   readonly space: SpaceHold

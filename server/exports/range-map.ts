@@ -5,10 +5,16 @@ import { countBelow } from './range-set.js'
 const CHUNK_INTERVALS_MAX = 512
 
 /** Half-open: [start, end). */
-interface Owned<Owner> {
+export interface Owned<Owner> {
   readonly start: number
   readonly end: number
   readonly owner: Owner
+}
+
+/** What of these intervals lies in [start, end). */
+export function within<Owner>(intervals: readonly Owned<Owner>[], start: number, end: number): Owned<Owner>[] {
+  const touched = intervals.filter((each) => each.start < end && each.end > start)
+  return touched.map((each) => ({ ...each, start: Math.max(start, each.start), end: Math.min(end, each.end) }))
 }
 
 export class RangeMap<Owner> {
@@ -41,14 +47,14 @@ export class RangeMap<Owner> {
     return false
   }
 
-  /** Gives [start, end) to `owner`. Returns who had any of it, in order of the bytes: each interval is cut or goes for good. */
-  give(start: number, end: number, owner: Owner): Owner[] {
+  /** Gives [start, end) to `owner`. Returns who had what of it, in order of the bytes. */
+  give(start: number, end: number, owner: Owner): Owned<Owner>[] {
     const before = this.#takeOut(start, end)
     const [first, last] = [before[0], before.at(-1)]
     if (first !== undefined && first.start < start) this.#putIn({ ...first, end: start })
     if (start < end) this.#putIn({ start, end, owner })
     if (last !== undefined && last.end > end) this.#putIn({ ...last, start: end })
-    return before.map((interval) => interval.owner)
+    return within(before, start, end)
   }
 
   #takeOut(start: number, end: number): Owned<Owner>[] {
@@ -83,18 +89,22 @@ export class RangeMap<Owner> {
     this.#chunks.splice(Math.min(chunk, this.#chunks.length - 1) + 1, 0, upper)
   }
 
-  /** What `owner` has of [start, end) is another's from here on, and one interval with what that one has beside it. */
-  replace(start: number, end: number, owner: Owner, by: Owner): void {
-    for (const { start: from, end: to } of this.#ofOwner(start, end, owner)) {
-      const around = this.#takeOut(from - 1, to + 1)
-      const [first, last] = [around[0], around.at(-1)]
-      const before = first !== undefined && first.end === from && first.owner !== by ? first : undefined
-      const behind = last !== undefined && last.start === to && last.owner !== by ? last : undefined
-      if (before !== undefined) this.#putIn(before)
-      const [whole, wholeEnd] = [before?.end ?? first?.start ?? from, behind?.start ?? last?.end ?? to]
-      this.#putIn({ start: whole, end: wholeEnd, owner: by })
-      if (behind !== undefined) this.#putIn(behind)
+  /** Takes out what `owner` has of [start, end), and returns it. */
+  take(start: number, end: number, owner: Owner): Owned<Owner>[] {
+    const found = this.#ofOwner(start, end, owner)
+    for (const interval of found) this.#takeOut(interval.start, interval.end)
+    return found
+  }
+
+  /** Gives [start, end), where nobody has anything, to `owner`: one interval with what that one has beside it. */
+  add(start: number, end: number, owner: Owner): void {
+    let [from, to] = [start, end]
+    for (const beside of this.#takeOut(start - 1, end + 1)) {
+      if (beside.owner !== owner) this.#putIn(beside)
+      else if (beside.end === start) from = beside.start
+      else to = beside.end
     }
+    this.#putIn({ start: from, end: to, owner })
   }
 
   #ofOwner(start: number, end: number, owner: Owner): Owned<Owner>[] {

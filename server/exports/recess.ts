@@ -36,6 +36,11 @@ export class Recess {
     return this.#shutDown || !wanted() ? Promise.resolve(SHUT_DOWN) : this.#room.enter(wanted)
   }
 
+  /** The same, at once where the image is held. */
+  waitIfActive(wanted: () => boolean): Promise<Outcome> {
+    return this.active ? this.wait(wanted) : Promise.resolve(DONE)
+  }
+
   /** Ends all waits with MOVED, those to come included, until it is told otherwise. */
   freeze(frozen: boolean): void {
     this.#frozen = frozen

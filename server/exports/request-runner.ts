@@ -232,6 +232,6 @@ export class RequestRunner {
   /** Told of where the next server will not find it. */
   #dropped({ command, offset, length }: Task): undefined {
     const { client, gone } = this.#audience
-    if (gone) this.#export.dropped({ client, command, errno: 0, offset, length })
+    if (gone && command !== NBD_CMD_READ) this.#export.dropped({ client, command, errno: 0, offset, length })
   }
 }

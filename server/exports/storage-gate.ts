@@ -8,8 +8,14 @@ export const STORAGE_DEPTH_MAX = 512
 
 export class StorageGate {
   readonly #room = new WaitingRoom<Outcome>()
+  readonly #recess: (wanted: () => boolean) => Promise<Outcome>
   #inside = 0
   #frozen = false
+
+  /** `recess` waits for an operator, if the image was let go of: whoever waited here may have been overtaken by that. */
+  constructor(recess: (wanted: () => boolean) => Promise<Outcome>) {
+    this.#recess = recess
+  }
 
   /** Requests that storage has. */
   get inside(): number {
@@ -18,9 +24,12 @@ export class StorageGate {
 
   /** What storage says; MOVED when the export is frozen before it was asked, RESERVED when nobody wants to know any more. */
   async pass<Told>(ask: () => Promise<Told>, wanted: () => boolean): Promise<Told | Outcome> {
-    const told = this.#inside < STORAGE_DEPTH_MAX ? this.#enter() : await this.#wait(wanted)
+    const waits = this.#inside >= STORAGE_DEPTH_MAX
+    const told = waits ? await this.#wait(wanted) : this.#enter()
     if (told !== DONE) return told
     try {
+      const overtaken = waits ? await this.#recess(wanted) : DONE
+      if (overtaken !== DONE) return wanted() ? overtaken : RESERVED
       return await ask()
     } finally {
       this.#leave()

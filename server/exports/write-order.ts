@@ -3,9 +3,10 @@
 //
 // Of each byte only the last one to enter is kept in mind. Whoever comes next waits for that one, which waits for those
 // before it: so a thousand changes of the same bytes are a chain, and not each behind every other. One that leaves before
-// its turn has come is taken out of the chain, or a client that comes and goes would lengthen it for ever.
+// its turn has come gives its bytes back to those it took them from: or a client that comes and goes would lengthen the chain
+// for ever.
 import { DONE, MOVED, type Outcome, SHUT_DOWN } from '../../backends/index.js'
-import { RangeMap } from './range-map.js'
+import { type Owned, RangeMap, within } from './range-map.js'
 
 /** A pending change of [start, end). */
 export interface Turn {
@@ -26,31 +27,42 @@ class PendingTurn implements Turn {
   readonly end: number
   readonly before = new Set<PendingTurn>()
   readonly followers = new Set<PendingTurn>()
-  /** Between these it may have bytes: beside its own those of turns whose place it took. */
-  from: number
-  to: number
-  hasLeft = false
-  /** It has left, and so has everything ahead of it. */
+  /** Bytes that those had whom it waits for. */
+  taken: Owned<PendingTurn>[] = []
   isOver = false
 
   constructor(start: number, end: number) {
     this.start = start
     this.end = end
-    this.from = start
-    this.to = end
   }
 
   get waitsFor(): number {
     return this.before.size
   }
 
-  waitFor(other: PendingTurn): void {
-    if (other.isOver) return
-    other.followers.add(this)
-    this.before.add(other)
+  /** These bytes are its own behind their owners. */
+  takeFrom(intervals: readonly Owned<PendingTurn>[]): void {
+    for (const interval of intervals) {
+      if (interval.owner.isOver) continue
+      interval.owner.followers.add(this)
+      this.before.add(interval.owner)
+      this.taken.push(interval)
+    }
+  }
+
+  /** That one is ahead no more: what it had taken itself is what was taken of it. */
+  passOver(gone: PendingTurn): void {
+    const [its, others] = [this.taken.filter(isOf(gone)), this.taken.filter(({ owner }) => owner !== gone)]
+    this.before.delete(gone)
+    this.taken = others
+    for (const { start, end } of its) this.takeFrom(within(gone.taken, start, end))
   }
 }
 
+const isOf =
+  (turn: PendingTurn) =>
+  ({ owner }: Owned<PendingTurn>) =>
+    owner === turn
 const isPending = (turn: PendingTurn) => !turn.isOver
 
 /** Intervals of turns that are over may stay until they are more than this, and several for each that is pending. */
@@ -83,7 +95,7 @@ export class WriteOrder {
   /** Joins the queue of this range; the caller waits, where the turn waits for others, does its work and calls `leave`, whatever happened. */
   enter(offset: number, length: number): Turn {
     const turn = new PendingTurn(offset, offset + length)
-    for (const before of this.#last.give(turn.start, turn.end, turn)) turn.waitFor(before)
+    turn.takeFrom(this.#last.give(turn.start, turn.end, turn))
     this.#pending += 1
     return turn
   }
@@ -114,50 +126,39 @@ export class WriteOrder {
     for (const [turn, { wanted }] of [...this.#waiting]) if (!wanted()) this.#wake(turn, SHUT_DOWN)
   }
 
-  /** Whether another change waits behind this one, whose turn has come. */
+  /** Whether another change waits behind this one. */
   delays(turn: Turn): boolean {
-    const behind = new Set((turn as PendingTurn).followers)
-    for (const { hasLeft, followers } of behind) {
-      if (!hasLeft) return true
-      for (const follower of followers) behind.add(follower)
-    }
-    return false
+    return (turn as PendingTurn).followers.size > 0
   }
 
   /** Once for each turn. One that leaves before its turn has come still keeps its followers behind what is ahead of it. */
   leave(turn: Turn): void {
     const leaving = turn as PendingTurn
-    leaving.hasLeft = true
     this.#pending -= 1
     this.#wake(leaving, SHUT_DOWN)
-    this.#retire(leaving)
+    if (leaving.waitsFor > 0) this.#giveBack(leaving)
+    leaving.isOver = true
+    for (const follower of leaving.followers) {
+      follower.passOver(leaving)
+      if (follower.waitsFor === 0) this.#wake(follower, DONE)
+    }
+    leaving.followers.clear()
+    leaving.taken = []
+    this.#sweep()
+  }
+
+  #giveBack(leaving: PendingTurn): void {
+    for (const before of leaving.before) before.followers.delete(leaving)
+    for (const { start, end } of this.#last.take(leaving.start, leaving.end, leaving)) {
+      for (const its of within(leaving.taken, start, end)) this.#last.add(its.start, its.end, its.owner)
+    }
+  }
+
+  #sweep(): void {
     if (this.#pending === 0) this.#last = new RangeMap()
     const stale = this.#last.count - 2 * this.#swept
     if (stale <= 4 * this.#pending + STALE_INTERVALS_MAX) return
     this.#last.keep(isPending)
     this.#swept = this.#last.count
-  }
-
-  /** Nobody has to wait for a turn that has left, but for those ahead of it: where that is one, it takes its place. */
-  #retire(leaving: PendingTurn): void {
-    const retiring = [leaving]
-    for (const turn of retiring) {
-      const [only] = turn.before
-      if (turn.before.size > 1) continue
-      if (only === undefined) turn.isOver = true
-      else {
-        only.followers.delete(turn)
-        only.from = Math.min(only.from, turn.from)
-        only.to = Math.max(only.to, turn.to)
-        this.#last.replace(turn.from, turn.to, turn, only)
-      }
-      for (const follower of turn.followers) {
-        follower.before.delete(turn)
-        if (only !== undefined) follower.waitFor(only)
-        if (follower.hasLeft) retiring.push(follower)
-        else if (follower.waitsFor === 0) this.#wake(follower, DONE)
-      }
-      turn.followers.clear()
-    }
   }
 }

@@ -119,7 +119,8 @@ export class ReplyBatch {
     const { bytes } = this.#current()
     const end = this.#end
     const sent = this.#sendNow(bytes, end)
-    const taken = sent === end ? this.#pagesNow(length) : 0
+    // What was committed may have left already, and not been taken whole.
+    const taken = sent === end && this.takesPages ? this.#pagesNow(length) : 0
     if (taken < length) {
       const rest = takeBuffer(end - sent + length - taken)
       rest.set(bytes.subarray(sent, end))

@@ -137,7 +137,8 @@ export class SlowRequests {
     this.#moved.push({ request, payload: copyOf(payload, 0, payload.length), number, ageMs, hold, counted: true })
   }
 
-  #forget(request: DecodedRequest): void {
+  /** Nobody misses what would have changed nothing. */
+  #forget(request: DecodedRequest): undefined {
     if (changesImage(request.type)) this.#dropped(request)
   }
 
@@ -160,7 +161,7 @@ export class SlowRequests {
   /** When nobody hears the answer any more, the operator does all the same. */
   #failed(request: DecodedRequest, outcome: Outcome): Outcome | undefined {
     const { type, offset, length } = request
-    if (this.#lost && isSpaceError(outcome)) return this.#dropped(request)
+    if (this.#lost && isSpaceError(outcome)) return this.#forget(request)
     if (!this.#lost) this.#answers.failed(request, outcome)
     else this.#export.failed({ client: this.#client, command: type, errno: errnoOf(outcome), offset, length })
     return outcome

@@ -86,5 +86,6 @@ test('READs beyond what storage is given at once', async () => {
   door.open()
   await until(() => inFlight() === 0)
   assert.deepEqual([places.inside, asked()], [0, STORAGE_DEPTH_MAX])
+  assert.equal(counters[DROPPED_AT], 0, 'what would have changed nothing is not missed')
   head.vanish()
 })

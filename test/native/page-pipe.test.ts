@@ -117,9 +117,3 @@ test('a thread has one pipe, however often it is used', (t) => {
   pagePipe.pagesDrop()
   assert.equal(open(), before - 2)
 })
-
-test('a file of our own is one that we are told of', (t) => {
-  const { fd } = scene(lastFirst(t))
-  assert.equal(pagePipe.pagesTold(fd), 1)
-  assert.equal(pagePipe.pagesTold(-1), 0)
-})

@@ -1,12 +1,24 @@
 // Large READs whose data leave in the kernel's own pages: the same bytes, the same errors, and nothing for a client that does not
 // take them.
 import assert from 'node:assert/strict'
-import { truncateSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, truncateSync, writeFileSync } from 'node:fs'
+import { Socket } from 'node:net'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { NBD_CMD_READ, type ReplyStyle } from 'nbd-protocol'
-import { type Backend, DONE, EIO, type Outcome, openBackend, SYNC_FAILED } from '../../backends/index.js'
+import {
+  type Backend,
+  DONE,
+  EIO,
+  type Outcome,
+  openBackend,
+  pagePipe,
+  SYNC_FAILED,
+  socketIo,
+  socketPair,
+} from '../../backends/index.js'
 import { PAGES_BYTES_MIN } from '../../server/nbd/read-now.js'
+import { ReplyBatch } from '../../server/nbd/reply-batch.js'
 import { READ_BYTES_AT } from '../../server/observe/counters.js'
 import { temporaryFolder } from '../support/candor.js'
 import { serveInProcess } from '../support/in-process.js'
@@ -116,4 +128,51 @@ test('a part that somebody cut off is EIO, and no zeroes', async () => {
   await assert.rejects(client.read(BYTES - 256 * KIB, 256 * KIB), /NBD_EIO/)
   assert.ok(Buffer.from(await client.read(0, MIB)).equals(content.subarray(0, MIB)))
   await client.disconnect()
+})
+
+test('replies that the kernel did not take whole go before the pages behind them', async () => {
+  const folder = temporaryFolder()
+  const path = join(folder.path, 'image')
+  const pages = pattern(PAGES_BYTES_MIN, 5)
+  writeFileSync(path, pages)
+  const image = openSync(path, 'r+')
+  const [near, far] = socketPair()
+  const [socket, other] = [new Socket({ fd: near }), new Socket({ fd: far })]
+  const batch = new ReplyBatch(socket, near, () => {})
+  const put = (bytes: Uint8Array) => {
+    const at = batch.reserve(bytes.length)
+    batch.bytes.set(bytes, at)
+    batch.commit(at + bytes.length)
+  }
+  // The kernel's buffer is as large as it gets, and full.
+  socketIo.sendBuffer(near, 2 * MIB)
+  let before = 0
+  for (let sent = 1; sent > 0; before += sent) sent = socketIo.sendNow(near, new Uint8Array(64 * KIB), 0, 64 * KIB)
+  const [reply, header] = [pattern(100 * KIB, 9), pattern(16, 3)]
+  put(reply)
+  assert.ok(batch.takesPages)
+  assert.equal(pagePipe.pagesIn(image, 0, pages.length), DONE)
+  put(header)
+  assert.ok(batch.backlog > 0, 'the kernel took all of it')
+  const taken = new Uint8Array(200 * KIB)
+  const early = socketIo.receiveNow(far, taken, 0)
+  assert.ok(early > 0)
+  batch.flushWithPages(pages.length)
+  const chunks = [Buffer.from(taken.subarray(0, early))]
+  let come = early
+  other.on('data', (chunk) => {
+    chunks.push(chunk)
+    come += chunk.length
+  })
+  const all = before + reply.length + header.length + pages.length
+  await until(() => come >= all)
+  assert.ok(
+    Buffer.concat(chunks)
+      .subarray(before)
+      .equals(Buffer.concat([reply, header, pages])),
+  )
+  socket.destroy()
+  other.destroy()
+  closeSync(image)
+  folder.remove()
 })

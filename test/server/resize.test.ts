@@ -45,7 +45,13 @@ test('an image that somebody made longer is followed, also where it is read-only
     async () => (await served.summary('b'))?.size,
     (told) => told === 5 * MIB,
   )
-  assert.deepEqual(logged(served.candor, /has become longer/).sort(), [
+  const told = () => logged(served.candor, /has become longer/)
+  await until(
+    'both log lines',
+    async () => told().length,
+    (lines) => lines >= 2,
+  )
+  assert.deepEqual(told().sort(), [
     'the image of export a has become longer',
     'the image of export b has become longer',
   ])

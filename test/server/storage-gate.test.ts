@@ -1,12 +1,12 @@
 // How many requests storage is given at once: one past it waits, and goes with its client or to another process.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { DONE, MOVED, RESERVED } from '../../backends/index.js'
+import { DONE, MOVED, RESERVED, SHUT_DOWN } from '../../backends/index.js'
 import { STORAGE_DEPTH_MAX, StorageGate } from '../../server/exports/storage-gate.js'
 
 /** A gate behind which storage hangs with all that it takes. */
-function fullGate() {
-  const gate = new StorageGate()
+function fullGate(recess = async () => DONE) {
+  const gate = new StorageGate(recess)
   const answer: (() => void)[] = []
   let asked = 0
   const ask = () => {
@@ -66,11 +66,21 @@ test('a freeze moves what waits, and what comes while it is full', async () => {
 })
 
 test('an attempt that throws gives its place back', async () => {
-  const gate = new StorageGate()
+  const gate = new StorageGate(async () => DONE)
   const broken = gate.pass(
     () => Promise.reject(new Error('broken')),
     () => true,
   )
   await assert.rejects(broken, /broken/)
+  assert.equal(gate.inside, 0)
+})
+
+test('who waited while the image was let go of waits for the operator as well', async () => {
+  const { gate, ask, answer, inside, asked } = fullGate(async () => SHUT_DOWN)
+  const [stays, gone] = [gate.pass(ask, () => true), gate.pass(ask, () => false)]
+  for (const each of answer.splice(0)) each()
+  await Promise.all(inside)
+  assert.deepEqual([await stays, await gone], [SHUT_DOWN, RESERVED])
+  assert.equal(asked(), STORAGE_DEPTH_MAX)
   assert.equal(gate.inside, 0)
 })
