@@ -39,8 +39,7 @@ export class Connection implements ByteSink, Reader {
     this.#lost = lossOf(options.progress)
     const { replyStyle: style, contexts } = established
     const extended = style === 'extended'
-    const [transmission, leaving] = [() => this.#transmission, () => this.#leaveWhenDone()]
-    const stalled = () => this.#stalled()
+    const [transmission, leaving, stalled] = [() => this.#transmission, () => this.#leaveWhenDone(), () => this.#stalled()]
     this.#receive = new ReceiveBuffer(new Frames({ transmission, extended, limits, budget, leaving, stalled }))
     const events = {
       onDrained: () => this.#roomAgain(),
@@ -52,7 +51,7 @@ export class Connection implements ByteSink, Reader {
     const terms = termsFor(served, established, options.size)
     this.size = terms.size
     const { batch } = this.#transport
-    const calls = { onRoom: this.#onRoom, peerGone: () => this.peerGone(), stalled }
+    const calls = { onRoom: this.#onRoom, peerGone: () => this.#goneOrReadOn(), stalled }
     this.#transmission = new Transmission({ served, style, contexts, terms, batch, limits, budget, client, ...calls })
     this.#stay = new Stay(this.#receive, this.#transport, this.#transmission.answers)
   }
@@ -171,12 +170,18 @@ export class Connection implements ByteSink, Reader {
 
   /** A socket that is not read says nothing when its peer goes: then it is ended here. */
   peerGone(): boolean {
-    const room = this.#options.limits.lookAheadBytesMax - this.#receive.ahead
     const gone = this.#transport.peerGone(this.#lastWords)
     if (gone) this.#end(new Error('its peer went away while it was not read'))
-    // The end of a stream comes behind all its bytes: that of a peer who had much to say is found by reading on.
-    else if (this.#paused && !this.#frozen && room > 0) this.#transport.resumeReading()
     return gone
+  }
+
+  /** The same, asked for a request that is to be tried again. */
+  #goneOrReadOn(): boolean {
+    if (this.peerGone()) return true
+    const mayRead = this.#receive.ahead < this.#options.limits.lookAheadBytesMax && !this.#frozen
+    // The end of a stream comes behind all its bytes: that of a peer who had much to say is found by reading on.
+    if (this.#paused && mayRead) this.#transport.resumeReading()
+    return false
   }
 
   get #lastWords(): LastWords {
@@ -193,8 +198,7 @@ export class Connection implements ByteSink, Reader {
 
   /** Nothing more will be served: of a frame that is not whole behind the end of the stream nothing more will come. */
   get #leaving(): boolean {
-    if (this.#transmission.disconnected || this.#lost !== undefined) return true
-    return this.#saidAll && !this.#receive.waiting
+    return this.#transmission.disconnected || this.#lost !== undefined || (this.#saidAll && !this.#receive.waiting)
   }
 
   /** A slow request was answered, or the peer took replies: what waited may go on. */

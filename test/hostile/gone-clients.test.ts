@@ -1,6 +1,7 @@
 // Clients that come and go while storage hangs: what they left behind goes with them, but for what the kernel has.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
 import { NBD_CMD_READ } from 'nbd-protocol'
 import { WOULD_BLOCK } from '../../backends/index.js'
 import { STORAGE_DEPTH_MAX } from '../../server/exports/storage-gate.js'
@@ -66,6 +67,18 @@ test('and of one that is not read any more, since it has as much in flight as it
   assert.equal(order.pending, 1)
   door.open()
   assert.equal((await head.reply(noReadData))?.error, 0)
+})
+
+test('while one whose client is there is not read on for being looked at', async () => {
+  const { served, door } = await hanging({ slowRequestsMax: 4 })
+  const client = await rawClient(served)
+  const sent = client.send(Buffer.concat(writes(64 * KIB)))
+  await until(() => served.server.served.order.pending === 4)
+  await pause(2500)
+  assert.ok(client.socket.writableLength > (REQUESTS - 40) * 64 * KIB, `${client.socket.writableLength} bytes are left`)
+  door.open()
+  await sent
+  for (let left = REQUESTS; left > 0; left--) assert.equal((await client.reply(noReadData))?.error, 0)
 })
 
 test('READs beyond what storage is given at once', async () => {
