@@ -42,7 +42,8 @@ export class StorageGate {
   }
 
   #wait(wanted: () => boolean): Promise<Outcome> {
-    return this.#frozen ? Promise.resolve(MOVED) : this.#room.enter(wanted)
+    if (this.#frozen) return Promise.resolve(MOVED)
+    return wanted() ? this.#room.enter(wanted) : Promise.resolve(RESERVED)
   }
 
   /** The place goes to whoever has waited longest. */

@@ -39,7 +39,8 @@ export class Connection implements ByteSink, Reader {
     this.#lost = lossOf(options.progress)
     const { replyStyle: style, contexts } = established
     const extended = style === 'extended'
-    const [transmission, leaving, stalled] = [() => this.#transmission, () => this.#leaveWhenDone(), () => this.#stalled()]
+    const [transmission, leaving] = [() => this.#transmission, () => this.#leaveWhenDone()]
+    const stalled = () => this.#stalled()
     this.#receive = new ReceiveBuffer(new Frames({ transmission, extended, limits, budget, leaving, stalled }))
     const events = {
       onDrained: () => this.#roomAgain(),
@@ -133,11 +134,9 @@ export class Connection implements ByteSink, Reader {
 
   arrived(length: number): boolean {
     const next = this.#stay.read(length, this)
-    if (next === 'turn') {
-      this.#paused = true
-      this.#resumeSoon()
-    }
-    return next === 'now'
+    this.#paused = next !== 'now'
+    if (next === 'turn') this.#resumeSoon()
+    return !this.#paused
   }
 
   // Reader

@@ -1,7 +1,6 @@
 // Large frames that are put together whole: what they hold counts in the budget for payload from their header to their end.
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
-import { setTimeout as pause } from 'node:timers/promises'
 import { NBD_CMD_BLOCK_STATUS, NBD_CMD_FLAG_PAYLOAD_LEN, NBD_CMD_READ } from 'nbd-protocol'
 import { REQUESTS_AT } from '../../server/observe/counters.js'
 import {
@@ -14,6 +13,7 @@ import {
   noReadData,
   pattern,
   rawClient,
+  trickle,
   until,
 } from '../support/large-writes.js'
 import { request, writeRequest } from '../support/raw-bytes.js'
@@ -92,14 +92,7 @@ describe('a frame above 1 MiB that is put together', { timeout: 60_000 }, () => 
     const served = await keeping(payloadTimeoutMs)
     const { client, rest } = await begun(served, pattern(LENGTH, 7), 0, 2 * MIB)
     const { data } = await waitingRead(served)
-    let isOver = false
-    void client.closed.then(() => {
-      isOver = true
-    })
-    for (let sent = 0; !isOver; ) {
-      await Promise.race([client.send(rest.subarray(sent, ++sent)), client.closed])
-      await pause(payloadTimeoutMs / 20)
-    }
+    await trickle(client, rest, payloadTimeoutMs / 20)
     assert.equal((await data).length, 3 * MIB)
   })
 

@@ -16,6 +16,7 @@ import {
   noReadData,
   pattern,
   rawClient,
+  trickle,
   until,
 } from '../support/large-writes.js'
 import { writeRequest } from '../support/raw-bytes.js'
@@ -72,14 +73,7 @@ describe('a large WRITE', { timeout: 60_000 }, () => {
     await until(() => served.writes.length > 0)
     const other = await served.server.client()
     const late = other.write(0, pattern(KIB, 9))
-    let isOver = false
-    void client.closed.then(() => {
-      isOver = true
-    })
-    for (let sent = 0; !isOver; ) {
-      await Promise.race([client.send(rest.subarray(sent, ++sent)), client.closed])
-      await pause(payloadTimeoutMs / 20)
-    }
+    await trickle(client, rest, payloadTimeoutMs / 20)
     await late
     await other.disconnect()
   })

@@ -1,6 +1,6 @@
 // A served disk that writes down what reaches it, and clients that stop in the middle of a large WRITE.
 import { after } from 'node:test'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setTimeout as pause, setImmediate as turn } from 'node:timers/promises'
 import { type FaultPlan, type Operation, openBackend, WOULD_BLOCK, withFaults } from '../../backends/index.js'
 import type { ExportOptions } from '../../server/exports/export-options.js'
 import type { NbdLimits } from '../../server/nbd/nbd-options.js'
@@ -84,4 +84,16 @@ export async function begun(to: Disk, payload: Uint8Array, offset: number, missi
   const frame = writeRequest('simple', 5n, offset, payload, flags)
   await client.send(frame.subarray(0, frame.length - missing))
   return { client, rest: frame.subarray(frame.length - missing) }
+}
+
+/** Sends a byte now and then, until the server ends the connection. */
+export async function trickle(client: RawClient, bytes: Uint8Array, everyMs: number): Promise<void> {
+  let isOver = false
+  void client.closed.then(() => {
+    isOver = true
+  })
+  for (let sent = 0; !isOver; ) {
+    await Promise.race([client.send(bytes.subarray(sent, ++sent)), client.closed])
+    await pause(everyMs)
+  }
 }
