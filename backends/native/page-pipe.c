@@ -49,10 +49,10 @@ static bool open_pipe(napi_env env) {
 }
 
 /* Whether all of these pages are in the page cache and can be read (mincore(2)), by a mapping that nobody touches. Those who
- * neither own a file nor may write it are told that all of it is there, and so are not asked for. */
+ * neither own a file nor may write it are told that all of it is there, and so are not asked for; nor are larger pages. */
 static bool are_cached(int fd, int64_t first, int64_t pages) {
   unsigned char here[PAGES_MAX];
-  if (faccessat(fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS) != 0) return false;
+  if (sysconf(_SC_PAGESIZE) != PAGE || faccessat(fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS) != 0) return false;
   void *map = mmap(NULL, (size_t)(pages * PAGE), PROT_NONE, MAP_SHARED, fd, first * PAGE);
   if (map == MAP_FAILED) return false;
   bool all = mincore(map, (size_t)(pages * PAGE), here) == 0;

@@ -115,7 +115,7 @@ export class SpaceHold {
     const { since, leftMs } = request.hold ?? { since: Date.now(), leftMs: policy.timeoutMs }
     const deadline = performance.now() + leftMs
     const held = { ...request, since }
-    const isMoved = () => {
+    const move = () => {
       request.hold = { since, leftMs: Math.max(0, deadline - performance.now()) }
       return MOVED
     }
@@ -125,10 +125,10 @@ export class SpaceHold {
         const untilThen = { ms: deadline - performance.now(), wake: 'retry' } as const
         const wake = this.#interrupted ?? (await this.#room.enter(wanted, untilThen))
         if (wake === 'shut-down') return SHUT_DOWN
-        if (wake === 'moved') return isMoved()
+        if (wake === 'moved') return move()
         if (wake === 'fail' || !wanted()) return outcome
         outcome = await attempt()
-        if (outcome === MOVED) return isMoved()
+        if (outcome === MOVED) return move()
       }
       // Space for one is most likely space for more: the others need not wait for their turn.
       if (!isSpaceError(outcome)) this.release()

@@ -155,7 +155,10 @@ export class WriteOrder {
   }
 
   #sweep(): void {
-    if (this.#pending === 0) this.#last = new RangeMap()
+    if (this.#pending === 0) {
+      this.#last = new RangeMap()
+      this.#swept = 0
+    }
     const stale = this.#last.count - 2 * this.#swept
     if (stale <= 4 * this.#pending + STALE_INTERVALS_MAX) return
     this.#last.keep(isPending)

@@ -37,6 +37,7 @@ export class ExportHost implements IoHost {
   readonly #options: ExportHostOptions
   readonly #registry = new ExportRegistry<Export>()
   readonly #backings = new Backings()
+  /** Of both front ends. */
   readonly connections = new HostConnections()
   readonly #vhostUsers = new VhostUserSessions()
   readonly #opened = new Map<string, OpenedExport>()
@@ -137,8 +138,7 @@ export class ExportHost implements IoHost {
 
   async goOn(handedOver: readonly MovedConnection[] = []): Promise<void> {
     const takenOut = this.#rest.end()
-    const left = [...this.connections.values()].filter((each) => each instanceof Connection)
-    const resumed: Resumed[] = left.map((each) => ({ connection: each, requests: each.thaw() }))
+    const resumed: Resumed[] = this.connections.nbd.map((each) => ({ connection: each, requests: each.thaw() }))
     for (const moved of [...takenOut, ...handedOver]) {
       const connection = this.#connect({ ...moved, leftover: new Uint8Array(0) })
       if (connection !== undefined) resumed.push({ connection, requests: moved.progress.requests })

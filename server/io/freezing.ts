@@ -48,7 +48,7 @@ export async function freeze(host: Freezable, timeoutMs: number): Promise<Frozen
   await letGuestsGo(host, deadline)
   // Called off meanwhile: nobody would thaw what is frozen from here on.
   if (!host.isWanted()) return { kind: 'busy', exports: [] }
-  for (const each of host.connections.values()) if (each instanceof Connection) each.freeze()
+  for (const each of host.connections.nbd) each.freeze()
   for (const { entry } of host.opened.values()) freezeExport(entry, true)
   for (;;) {
     if (!host.isWanted()) return { kind: 'busy', exports: [] }

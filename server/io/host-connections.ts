@@ -21,7 +21,7 @@ export class HostConnections extends Map<number, Served> {
     return [...this.values()].filter(({ served }) => served === entry)
   }
 
-  get #nbd(): Connection[] {
+  get nbd(): Connection[] {
     return [...this.values()].filter((each) => each instanceof Connection)
   }
 
@@ -32,12 +32,12 @@ export class HostConnections extends Map<number, Served> {
 
   /** Ends those whose peer has gone: one that is not read, since it has as much in flight as it may, would not hear of it. */
   look(): void {
-    for (const each of this.#nbd) if (each.inFlight > 0) each.peerGone()
+    for (const each of this.nbd) if (each.inFlight > 0) each.peerGone()
   }
 
   /** Exports with a large WRITE that cannot change processes. */
   fixed(): string[] {
-    return this.#nbd.filter(({ parts }) => parts.transmission.large.areFixed).map(({ served }) => served.name)
+    return this.nbd.filter(({ parts }) => parts.transmission.large.areFixed).map(({ served }) => served.name)
   }
 
   /** Waits, while everything goes on, for their clients to send the rest. Returns the exports of those that are left. */

@@ -116,20 +116,14 @@ export class ReplyBatch {
 
   /** Sends what was committed, and behind it the `length` bytes in the thread's pipe, which is empty then. */
   flushWithPages(length: number): void {
-    const { bytes } = this.#current()
-    const end = this.#end
-    const sent = this.#sendNow(bytes, end)
-    // What was committed may have left already, and not been taken whole.
-    const taken = sent === end && this.takesPages ? this.#pagesNow(length) : 0
-    if (taken < length) {
-      const rest = takeBuffer(end - sent + length - taken)
-      rest.set(bytes.subarray(sent, end))
-      pagePipe.pagesTake(rest, end - sent, length - taken)
-      this.#write(rest.subarray(0, end - sent + length - taken), rest)
-    }
-    giveBuffer(bytes)
-    this.#batch = undefined
-    this.#end = 0
+    this.flush()
+    if (this.#socket.destroyed || this.#socket.writableEnded) return pagePipe.pagesDrop()
+    // What the kernel has not taken of the replies before goes before.
+    const taken = this.takesPages ? this.#pagesNow(length) : 0
+    if (taken === length) return
+    const rest = takeBuffer(length - taken)
+    pagePipe.pagesTake(rest, 0, length - taken)
+    this.#write(rest.subarray(0, length - taken), rest)
   }
 
   /** Bytes from the pipe that the kernel took. */

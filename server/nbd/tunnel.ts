@@ -156,8 +156,7 @@ class Tunnel implements ByteSink {
       giveBuffer(requests)
       // Of a socket that we closed the descriptor's number may be another's by now.
       if (error && !socket.destroyed) this.#takeLastReplies()
-      else if (error) return
-      else if (socket.writableLength === 0) this.#secured.resume()
+      else if (!error && socket.writableLength === 0) this.#secured.resume()
     })
   }
 }
