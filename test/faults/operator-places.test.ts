@@ -14,6 +14,7 @@ import { type Mistake, QUIET, serving, testMistakes } from '../support/faults-mi
 import { sparseFile } from '../support/loop-disk.js'
 import { openFiles } from '../support/open-files.js'
 import { needs } from '../support/requirements.js'
+import { untilMetrics } from '../support/tls-server.js'
 
 async function takenPort(scope: Scope): Promise<number> {
   const server = createServer()
@@ -179,13 +180,14 @@ test('a second signal ends candor at once, without the final sync, with exit cod
   timeout: 30_000,
 }, async (t) => {
   const scope = lastFirst(t)
-  const { image } = scene(scope)
-  const candor = await serve(scope, [image, '--shutdown-timeout', '10m'])
+  const { folder, image } = scene(scope)
+  const patience = ['--shutdown-timeout', '10m', '--reply-backlog-max', '32M']
+  const candor = await serve(scope, [image, '--listen', `unix:${join(folder, 'candor.sock')}`, ...patience])
   const client = await attach(candor)
   const hungry = await attachWithoutTaking(scope, candor)
-  for (let count = 0; count < 64; count++) hungry.read(0, MIB).catch(() => {})
-  // What came before it is taken before it.
-  await client.read(0, 512)
+  for (let count = 0; count < 32; count++) hungry.read(0, MIB).catch(() => {})
+  // The kernel keeps 4 MiB for a client, so that replies wait in candor from here on.
+  await untilMetrics(candor, (metrics) => (metrics.get(READS) ?? 0) >= 16, '16 READs served')
   candor.kill('SIGTERM')
   await untilShutdown(client)
   candor.kill('SIGTERM')
@@ -193,6 +195,8 @@ test('a second signal ends candor at once, without the final sync, with exit cod
   assert.equal(code, 2)
   assert.match(stderr, /^candor was told twice to stop/m)
 })
+
+const READS = 'candor_requests_total{export="disk.img",frontend="nbd",command="read"}'
 
 /** A client that takes no replies, for which a stop waits. */
 async function attachWithoutTaking(scope: Scope, { uris }: RunningCandor): Promise<Client> {

@@ -49,6 +49,8 @@ export interface Step {
 // A server is started in the background and awaited; the next one, or the end, stops it.
 const PRELUDE = `
 set -u
+# A file system that another suite has mounted could not be given back as long as this namespace has it, too.
+awk '$2 ~ "^/tmp/candor-" { print $2 }' /proc/mounts | xargs -r umount --lazy
 ip link set lo up
 for folder in run srv var/lib; do mount -t tmpfs tmpfs /$folder; done
 mount -t tmpfs tmpfs /mnt
