@@ -40,7 +40,7 @@ async function transmissionOver(image: string): Promise<Transmission> {
     payloadBytesMax: 32 << 20,
     allowedFlags: allowedFlags(served.transmissionFlags, false, 0),
   }
-  const batch = new ReplyBatch(nowhere, undefined, () => {})
+  const batch = new ReplyBatch(nowhere, -1, () => {})
   const budget = new PayloadBudget(Number.MAX_SAFE_INTEGER)
   const calls = { onRoom: () => {}, peerGone: () => false, stalled: () => {} }
   const limits = DEFAULT_LIMITS

@@ -1,11 +1,11 @@
 // The front ends of the main thread as one: where clients and guests come in, and who is connected. Law: a connection's
 // number names it in all of them.
+import type { TlsContext } from '../backends/index.js'
 import type { ConnectionEvents, EndedFault, HostEvents } from './io/io-host.js'
 import type { Session } from './nbd/guest.js'
 import type { ListenAddress, Listener } from './nbd/listen.js'
 import type { NbdServerOptions } from './nbd/nbd-options.js'
 import { NbdServer } from './nbd/server.js'
-import type { TlsUpgrade } from './nbd/tls.js'
 import { Tunnels } from './nbd/tunnel.js'
 import { VhostUserServer, type VhostUserServerOptions } from './vhost-user/server.js'
 
@@ -61,7 +61,7 @@ export class FrontEnds implements HostEvents {
   }
 
   /** Clients that come from now on are secured by this. */
-  secureBy(tls: TlsUpgrade | undefined): void {
+  secureBy(tls: TlsContext | undefined): void {
     this.nbd.secureBy(tls)
   }
 

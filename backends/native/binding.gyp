@@ -8,7 +8,8 @@
         "fd-outbox.c", "fd-socket.c", "foreign-fd.c", "process-door.c",
         "vhost-guard.c", "vhost-region.c", "vhost-memory.c", "vhost-memory-door.c", "vhost-chain.c", "vhost-log.c",
         "vhost-log-packed.c", "vhost-ring.c", "vhost-split.c", "vhost-packed.c", "vhost-data.c", "vhost-events.c",
-        "vhost-queue.c", "vhost-queue-door.c"
+        "vhost-queue.c", "vhost-queue-door.c", "tls-context.c",
+        "tls-wire.c", "tls-tunnel.c", "tls-threads.c", "tls-door.c"
       ],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"],
       "defines": ["NAPI_VERSION=8", "_GNU_SOURCE", "_FILE_OFFSET_BITS=64"],

@@ -25,6 +25,8 @@
 #include "service-manager.h"
 #include "socket-io.h"
 #include "socket-peer.h"
+#include "tls-context.h"
+#include "tls-door.h"
 #include "vhost-memory.h"
 #include "vhost-queue.h"
 
@@ -233,6 +235,8 @@ static napi_value init(napi_env env, napi_value exports) {
   DOOR_OK(napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties));
   DOOR_OK(socket_io_define(env, exports));
   DOOR_OK(page_pipe_define(env, exports));
+  DOOR_OK(tls_context_define(env, exports));
+  DOOR_OK(tls_door_define(env, exports));
   DOOR_OK(fd_socket_define(env, exports));
   DOOR_OK(vhost_memory_define(env, exports));
   DOOR_OK(vhost_queue_define(env, exports));

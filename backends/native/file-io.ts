@@ -6,6 +6,7 @@ import type { FdSocketDoors } from './fd-socket.js'
 import type { PagePipe } from './page-pipe.js'
 import type { ProcessDoor } from './process-door.js'
 import type { SocketIo } from './socket-io.js'
+import type { TlsDoors } from './tls.js'
 import type { VhostMemoryDoors } from './vhost-memory.js'
 import type { VhostQueueDoors } from './vhost-queue.js'
 
@@ -62,7 +63,7 @@ export interface VhostQueueNative {
   readonly nativeVhostQueue: unique symbol
 }
 
-interface FileIo extends SocketIo, PagePipe, FdSocketDoors, ProcessDoor, VhostMemoryDoors, VhostQueueDoors {
+interface FileIo extends SocketIo, PagePipe, TlsDoors, FdSocketDoors, ProcessDoor, VhostMemoryDoors, VhostQueueDoors {
   /** preadv2(2), with RWF_NOWAIT where `nowait` is 1. Short is WOULD_BLOCK. */
   readNow(fd: number, target: Uint8Array, start: number, length: number, offset: number, nowait: 0 | 1): Outcome
   /** pwrite(2) to the end of `length`, or pwritev2(2) with RWF_NOWAIT once. The outcome may carry STALLED. */

@@ -1,5 +1,5 @@
 // Sockets that read into our own buffers. net.createServer knows no `onread`, so an accepted socket is given a second
-// descriptor, closed, and opened again with it; where that cannot be had, `data` events bring the bytes.
+// descriptor, closed, and opened again with it.
 import { Socket } from 'node:net'
 import { duplicateDescriptor } from '../../backends/index.js'
 
@@ -13,33 +13,34 @@ export interface ByteSink {
 
 export interface AdoptedSocket {
   readonly socket: Socket
-  /** The socket's descriptor; undefined where it is not known. */
-  readonly fd: number | undefined
+  readonly fd: number
   /** Reads on after `arrived` answered false. */
   readonly resumeReading: () => void
-  /** Lets go of the socket, which holds again what was read of it and not taken. */
-  readonly release: () => void
 }
 
 interface HandleOwner {
   readonly _handle?: { readonly fd?: number }
-  readonly encrypted?: boolean
 }
 
-/** The number under which the kernel knows a plain socket or a server's; undefined for a secured one, or where Node hides it. */
+/** The number under which the kernel knows a socket or a server's; undefined for one that is closed. */
 export function plainDescriptor(socket: object): number | undefined {
-  const { _handle, encrypted } = socket as HandleOwner
-  const fd = encrypted === true ? undefined : _handle?.fd
+  const fd = (socket as HandleOwner)._handle?.fd
   return fd !== undefined && fd >= 0 ? fd : undefined
+}
+
+/** Takes the descriptor out of a socket, which is of no more use; the caller closes it. @throws NoDescriptorError */
+export function descriptorOf(socket: Socket): number {
+  const fd = plainDescriptor(socket)
+  if (fd === undefined) throw new TypeError('a socket that is closed, or of no kind that the kernel knows')
+  const copy = duplicateDescriptor(fd)
+  socket.on('error', () => {})
+  socket.destroy()
+  return copy
 }
 
 /** Takes over a socket that was accepted with pauseOnConnect. The sink is called from here on. */
 export function adoptSocket(accepted: Socket, sink: ByteSink): AdoptedSocket {
-  const fd = plainDescriptor(accepted)
-  if (fd === undefined) return adoptByDataEvents(accepted, sink)
-  const copy = duplicateDescriptor(fd)
-  accepted.destroy()
-  return socketOn(copy, sink)
+  return socketOn(descriptorOf(accepted), sink)
 }
 
 /** A socket over a descriptor, which is the socket's from here on. Nothing is read before `resumeReading`. */
@@ -49,40 +50,5 @@ export function socketOn(fd: number, sink: ByteSink): AdoptedSocket {
   // A peer that has no more to say may still wait for replies, so the end of its stream ends nothing by itself.
   const halfOpen = { readable: true, writable: true, allowHalfOpen: true }
   const socket = new Socket({ fd, ...halfOpen, onread } as ConstructorParameters<typeof Socket>[0])
-  return { socket, fd, resumeReading: () => socket.resume(), release: () => {} }
-}
-
-/** The same over `data` events: for TLS, and for a Node that hides the descriptor. Copies every byte once more. */
-export function adoptByDataEvents(socket: Socket, sink: ByteSink): AdoptedSocket {
-  let rest: Buffer | undefined
-  const feed = (chunk: Buffer): void => {
-    let at = 0
-    while (at < chunk.length) {
-      const { target } = sink
-      const length = Math.min(target.length, chunk.length - at)
-      target.set(chunk.subarray(at, at + length))
-      at += length
-      if (sink.arrived(length)) continue
-      rest = at < chunk.length ? chunk.subarray(at) : undefined
-      socket.pause()
-      return
-    }
-  }
-  socket.on('data', feed)
-  const takeRest = () => {
-    const left = rest
-    rest = undefined
-    return left
-  }
-  const resumeReading = () => {
-    const left = takeRest()
-    socket.resume()
-    if (left !== undefined) feed(left)
-  }
-  const release = () => {
-    socket.off('data', feed)
-    const left = takeRest()
-    if (left !== undefined) socket.unshift(left)
-  }
-  return { socket, fd: undefined, resumeReading, release }
+  return { socket, fd, resumeReading: () => socket.resume() }
 }

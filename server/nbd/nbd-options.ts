@@ -1,10 +1,11 @@
 // What the NBD front end is made of, and how much it lets in.
+import type { TlsContext } from '../../backends/index.js'
 import type { ExportDirectory } from '../io/directory.js'
 import type { Counters } from '../observe/counters.js'
 import type { Log } from '../observe/log.js'
 import type { ConnectionLimits } from './connection-options.js'
 import type { ReceptionLimits } from './reception.js'
-import type { TlsMode, TlsUpgrade } from './tls.js'
+import type { TlsMode } from './tls.js'
 import type { Tunnels } from './tunnel.js'
 
 export interface NbdLimits extends ConnectionLimits, ReceptionLimits {
@@ -22,8 +23,8 @@ export interface NbdServerOptions {
   readonly limits: NbdLimits
   readonly log: Log
   readonly tlsMode?: TlsMode
-  readonly tls?: TlsUpgrade | undefined
-  /** Where secured clients go when their handshake is done. */
+  readonly tls?: TlsContext | undefined
+  /** Where clients go that ask for TLS; `tls` needs it. */
   readonly tunnels?: Tunnels
   /** Sessions at an export that came in by other doors. */
   readonly elsewhere?: (exportName: string) => number

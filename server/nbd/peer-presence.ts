@@ -5,7 +5,7 @@
 // send no more, which over TCP is all that is ever seen of a killed client, and over TCP and Unix sockets alike what
 // libnbd does behind NBD_CMD_DISC while it waits for its last replies. So the stream decides, as it does for a socket that
 // is read: an end behind NBD_CMD_DISC, which may lie unread in the socket, is a farewell, any other is the end of the
-// connection. (Under TLS the socket is one end of a tunnel, whose other end the main thread closes as the peer does.)
+// connection. (Under TLS the socket is one end of a tunnel, whose other end is closed as the peer closes.)
 import type { Socket } from 'node:net'
 import { NBD_CMD_DISC, NBD_EXTENDED_REQUEST_MAGIC, NBD_REQUEST_MAGIC, requestHeaderBytes, viewOf } from 'nbd-protocol'
 import { hungUp, unreadTail } from '../../backends/index.js'
@@ -24,11 +24,11 @@ export interface LastWords {
 }
 
 /** Whether nobody is there any more who sent requests or waits for replies. Takes a system call. */
-export function peerGone(socket: Socket, fd: number | undefined, words: LastWords): boolean {
+export function peerGone(socket: Socket, fd: number, words: LastWords): boolean {
   // A closed socket's descriptor may be another's by now.
   if (socket.destroyed) return true
-  const state = fd === undefined ? 0 : hungUp(fd)
-  if (fd === undefined || state !== SENDS_NO_MORE) return state === GONE
+  const state = hungUp(fd)
+  if (state !== SENDS_NO_MORE) return state === GONE
   return !saidFarewell(words, fd)
 }
 

@@ -1,14 +1,13 @@
 // The handshake of one client, in the main thread: from its greeting to the export it asked for, where the connection is
 // handed over. Law: whatever the peer sends, the worst that happens is the end of this connection, counted and logged once.
+import { closeSync } from 'node:fs'
 import type { Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
 import { Handshake, type HandshakeHost, type HandshakeLimits, ProtocolError } from 'nbd-protocol'
-import { NoDescriptorError } from '../../backends/index.js'
-import { type AdoptedSocket, adoptByDataEvents, adoptSocket, type ByteSink } from './adopt-socket.js'
+import { NoDescriptorError, type TlsContext } from '../../backends/index.js'
+import { type AdoptedSocket, adoptSocket, type ByteSink, descriptorOf, socketOn } from './adopt-socket.js'
 import type { ConnectionFault } from './connection-options.js'
-import { descriptorOf } from './hand-over.js'
 import type { Established, Peer } from './negotiation.js'
-import { clientSubject, type TlsUpgrade } from './tls.js'
+import { TlsOutcome } from './tls.js'
 import { Transport } from './transport.js'
 import type { Tunnels } from './tunnel.js'
 
@@ -30,8 +29,8 @@ export interface ReceptionOptions {
   readonly peer: Peer
   readonly host: HandshakeHost
   /** undefined: NBD_OPT_STARTTLS is refused by the host. */
-  readonly tls: TlsUpgrade | undefined
-  /** Where a secured socket goes when its handshake is done. */
+  readonly tls: TlsContext | undefined
+  /** Where a socket goes that is to be secured. */
   readonly tunnels: Tunnels | undefined
   readonly limits: ReceptionLimits
   readonly onFault: (fault: ConnectionFault) => void
@@ -50,7 +49,10 @@ export class Reception implements ByteSink {
   readonly #handshake: Handshake
   readonly #timer: NodeJS.Timeout
   #transport: Transport
-  #securing = false
+  /** Of the TLS handshake that goes on. */
+  #securing: TlsOutcome | undefined
+  /** The socket is about to be replaced by the tunnel's. */
+  #changing = false
   #ended = false
   #gone = false
 
@@ -76,12 +78,14 @@ export class Reception implements ByteSink {
   arrived(length: number): boolean {
     if (this.#ended) return false
     try {
-      this.#negotiate(slab.subarray(0, length))
+      const bytes = slab.subarray(0, length)
+      if (this.#securing === undefined) this.#negotiate(bytes)
+      else this.#secured(this.#securing, bytes)
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       this.#end(error)
     }
-    return !this.#ended && !this.#securing
+    return !this.#ended && !this.#changing
   }
 
   #negotiate(bytes: Uint8Array): void {
@@ -99,24 +103,46 @@ export class Reception implements ByteSink {
 
   // Whatever came behind STARTTLS was sent in the clear, by whomever: it must not be taken for the client's own.
   #startTls(bytesBehind: number): void {
-    const { tls, peer } = this.#options
+    const { tls } = this.#options
     if (tls === undefined) throw new TypeError('the host granted STARTTLS without TLS')
     if (bytesBehind > 0) {
       throw new ProtocolError('bytes-behind-starttls', `${bytesBehind} bytes were sent behind NBD_OPT_STARTTLS`)
     }
-    this.#securing = true
-    const secured = (socket: TLSSocket) => {
-      this.#securing = false
-      peer.secured = true
-      peer.subject = clientSubject(socket)
-      this.#transport = this.#transportOver(adoptByDataEvents(socket, this))
-      this.#handshake.secured()
-    }
-    const failed = (error: Error) => {
-      this.#end(new ProtocolError('tls-failed', `TLS could not be set up: ${error.message}`))
-      this.#closed()
-    }
-    setImmediate(() => tls.upgrade(this.#transport.release()).then(secured, failed))
+    this.#changing = true
+    this.#transport.write(NOTHING, () => {
+      if (!this.#ended) this.#enterTunnel(tls)
+    })
+  }
+
+  #enterTunnel(tls: TlsContext): void {
+    const client = this.#descriptorOf(this.#transport.release())
+    const plain = client === undefined ? undefined : this.#tunnelOf(client, tls)
+    if (plain === undefined) return this.#closed()
+    this.#changing = false
+    this.#securing = new TlsOutcome()
+    this.#transport = this.#transportOver(socketOn(plain, this))
+    this.#transport.resumeReading()
+  }
+
+  #tunnelOf(client: number, tls: TlsContext): number | undefined {
+    const { tunnels } = this.#options
+    if (tunnels === undefined) throw new TypeError('TLS without tunnels')
+    const plain = this.#orFault(() => tunnels.secure(tls, client))
+    if (plain === undefined) closeSync(client)
+    return plain
+  }
+
+  #secured(outcome: TlsOutcome, bytes: Uint8Array): void {
+    const behind = outcome.receive(bytes)
+    if (behind === undefined) return
+    const { failure } = outcome
+    if (failure !== undefined) throw new ProtocolError('tls-failed', `TLS could not be set up: ${failure}`)
+    this.#securing = undefined
+    const { peer } = this.#options
+    peer.secured = true
+    peer.subject = outcome.subject
+    this.#handshake.secured()
+    if (behind.length > 0) this.#negotiate(behind)
   }
 
   /** The last replies have to be on their way before the socket changes hands. */
@@ -134,14 +160,19 @@ export class Reception implements ByteSink {
     })
   }
 
-  /** Without a descriptor to spare the connection ends here, and with it nothing else. */
   #descriptorOf(socket: Socket): number | undefined {
+    const fd = this.#orFault(() => descriptorOf(socket))
+    if (fd === undefined) socket.on('error', () => {}).destroy()
+    return fd
+  }
+
+  /** Without a descriptor to spare the connection ends here, and with it nothing else. */
+  #orFault(descriptor: () => number): number | undefined {
     try {
-      return descriptorOf(socket, this.#options.tunnels)
+      return descriptor()
     } catch (error) {
       if (!(error instanceof NoDescriptorError)) throw error
       this.#options.onFault({ phase: 'handshake', fault: error })
-      socket.on('error', () => {}).destroy()
       return undefined
     }
   }

@@ -38,7 +38,7 @@ function takeBatch(bytesNeeded: number): Batch {
  */
 export class ReplyBatch {
   readonly #socket: Socket
-  readonly #fd: number | undefined
+  readonly #fd: number
   #mayGrow = true
   readonly #onDrained: () => void
   readonly #written = () => this.#reclaim()
@@ -52,7 +52,7 @@ export class ReplyBatch {
   #flushScheduled = false
 
   /** `onDrained` is called whenever the socket has taken everything that it was given; until then it counts in the budget. */
-  constructor(socket: Socket, fd: number | undefined, onDrained: () => void, budget?: PayloadBudget) {
+  constructor(socket: Socket, fd: number, onDrained: () => void, budget?: PayloadBudget) {
     this.#budget = budget
     this.#socket = socket
     this.#fd = fd
@@ -111,7 +111,7 @@ export class ReplyBatch {
   /** A reply's data may go behind its header in the kernel's own pages: nothing else waits for the peer. */
   get takesPages(): boolean {
     const { destroyed, writableEnded, writableLength } = this.#socket
-    return this.#fd !== undefined && writableLength === 0 && !destroyed && !writableEnded
+    return writableLength === 0 && !destroyed && !writableEnded
   }
 
   /** Sends what was committed, and behind it the `length` bytes in the thread's pipe, which is empty then. */
@@ -128,9 +128,8 @@ export class ReplyBatch {
 
   /** Bytes from the pipe that the kernel took. */
   #pagesNow(length: number): number {
-    if (this.#fd === undefined) return 0
     const taken = Math.max(0, pagePipe.pagesOut(this.#fd, length))
-    if (taken === length || !this.#grows(this.#fd)) return taken
+    if (taken === length || !this.#grows()) return taken
     return taken + Math.max(0, pagePipe.pagesOut(this.#fd, length - taken))
   }
 
@@ -157,17 +156,17 @@ export class ReplyBatch {
 
   /** Bytes of bytes[0, end) that the kernel took. What is wrong with the socket, the event loop finds out and tells. */
   #sendNow(bytes: Uint8Array, end: number): number {
-    if (this.#fd === undefined || this.#socket.writableLength !== 0) return 0
+    if (this.#socket.writableLength !== 0) return 0
     const sent = Math.max(0, socketIo.sendNow(this.#fd, bytes, 0, end))
-    if (sent === end || !this.#grows(this.#fd)) return sent
+    if (sent === end || !this.#grows()) return sent
     return sent + Math.max(0, socketIo.sendNow(this.#fd, bytes, sent, end - sent))
   }
 
   /** The first time that the kernel does not take all, it is given more room. */
-  #grows(fd: number): boolean {
+  #grows(): boolean {
     const mayGrow = this.#mayGrow
     this.#mayGrow = false
-    return mayGrow && enlargeSendBuffer(this.#socket, fd)
+    return mayGrow && enlargeSendBuffer(this.#socket, this.#fd)
   }
 
   /**

@@ -2,7 +2,7 @@
 // whose handshake is done belongs to the host of its export.
 import { closeSync } from 'node:fs'
 import type { Socket } from 'node:net'
-import { NoDescriptorError } from '../../backends/index.js'
+import { NoDescriptorError, type TlsContext } from '../../backends/index.js'
 import type { DirectoryEntry } from '../io/directory.js'
 import type { EndedFault, HostEvents } from '../io/io-host.js'
 import {
@@ -32,13 +32,12 @@ import { Listeners } from './listeners.js'
 import type { NbdServerOptions } from './nbd-options.js'
 import { type Desk, handshakeHost, type Peer, peerName } from './negotiation.js'
 import { type HandOver, Reception } from './reception.js'
-import type { TlsUpgrade } from './tls.js'
 
 export class NbdServer implements HostEvents {
   readonly #options: NbdServerOptions
   readonly listeners = new Listeners((socket) => this.#accept(socket))
   readonly #guests = new Map<number, Guest>()
-  #tls: TlsUpgrade | undefined
+  #tls: TlsContext | undefined
   #connections = 0
   #draining = false
   /** Where connections go whose handshake is done, instead of to the host of their export. */
@@ -70,7 +69,7 @@ export class NbdServer implements HostEvents {
   }
 
   /** Those who come from now on are secured with other credentials. */
-  secureBy(tls: TlsUpgrade | undefined): void {
+  secureBy(tls: TlsContext | undefined): void {
     this.#tls = tls
   }
 

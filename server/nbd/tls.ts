@@ -2,10 +2,9 @@
 // pre-shared keys in GnuTLS's format. TLS 1.2 is the floor.
 import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import type { Socket } from 'node:net'
 import { join } from 'node:path'
-import { createSecureContext, createServer, type TLSSocket, type TlsOptions } from 'node:tls'
-import { OpenError } from '../../backends/index.js'
+import { DEFAULT_CIPHERS } from 'node:tls'
+import { OpenError, TLS_1_2, TLS_1_3, type TlsContext, type TlsSettings, tlsContext } from '../../backends/index.js'
 
 export const TLS_MODES = ['off', 'allow', 'require'] as const
 export type TlsMode = (typeof TLS_MODES)[number]
@@ -23,11 +22,11 @@ export interface TlsConfig {
   readonly pskFile: string | undefined
 }
 
-/** Upgrades connections; made once, at start. */
-export interface TlsUpgrade {
-  /** Resolves with the secured socket, or rejects with why there is none; `socket` is then of no more use. */
-  upgrade(socket: Socket): Promise<TLSSocket>
-}
+const VERSIONS = { versionMin: TLS_1_2, versionMax: TLS_1_3 }
+
+/** Of an outcome: what it is, and how many bytes tell of it. */
+const HEAD_BYTES = 5
+const SECURED = 0
 
 /** Suites whose key both sides know. */
 const PSK_CIPHERS = 'ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:PSK-AES256-GCM-SHA384:PSK-AES128-GCM-SHA256'
@@ -45,24 +44,19 @@ function readPem(directory: string, name: string): Buffer {
   }
 }
 
-function certificates(directory: string, verifyClient: boolean): TlsOptions {
-  const options = {
-    cert: readPem(directory, 'server-cert.pem'),
-    key: readPem(directory, 'server-key.pem'),
-    ...(verifyClient ? { ca: readPem(directory, 'ca-cert.pem') } : {}),
+function certificates(directory: string, verifyClient: boolean): Partial<TlsSettings> {
+  const read = (name: string) => readPem(directory, name).toString('latin1')
+  const settings = {
+    cert: read('server-cert.pem'),
+    key: read('server-key.pem'),
+    ca: verifyClient ? read('ca-cert.pem') : undefined,
   }
   try {
-    createSecureContext(options)
-    // OpenSSL takes any text for an empty list of authorities, and would refuse every client later.
-    if (verifyClient) readAuthority(readPem(directory, 'ca-cert.pem'))
+    tlsContext({ ...settings, ...VERSIONS })
   } catch (error) {
     throw new OpenError(`the certificates in ${directory} are of no use: ${(error as Error).message}`)
   }
-  return { ...options, requestCert: verifyClient, rejectUnauthorized: verifyClient }
-}
-
-function readAuthority(pem: Buffer): X509Certificate {
-  return new X509Certificate(pem)
+  return settings
 }
 
 /** The keys of a PSK file by identity. @throws OpenError naming the line that is wrong */
@@ -86,41 +80,52 @@ function readPskFile(path: string): ReadonlyMap<string, Buffer> {
   return keys
 }
 
-function preSharedKeys(path: string, besideCertificates: boolean): TlsOptions {
-  const keys = readPskFile(path)
-  return {
-    pskCallback: (_socket, identity) => keys.get(identity) ?? null,
-    ciphers: besideCertificates ? `${SHA256_FIRST}:${PSK_CIPHERS}:DEFAULT` : PSK_CIPHERS,
-    ...(besideCertificates ? {} : { maxVersion: 'TLSv1.2' as const }),
-  }
+function preSharedKeys(path: string, besideCertificates: boolean): Partial<TlsSettings> {
+  const keys = [...readPskFile(path)]
+  if (!besideCertificates) return { keys, ciphers: PSK_CIPHERS, versionMax: TLS_1_2 }
+  return { keys, ciphers: `${PSK_CIPHERS}:DEFAULT`, suites: SHA256_FIRST }
 }
 
 /** @throws OpenError with one sentence for the operator */
-export function openTls({ offered, directory, verifyClient, pskFile }: TlsConfig): TlsUpgrade | undefined {
+export function openTls({ offered, directory, verifyClient, pskFile }: TlsConfig): TlsContext | undefined {
   if (!offered) return undefined
-  const options: TlsOptions = {
-    minVersion: 'TLSv1.2',
+  return tlsContext({
+    ciphers: DEFAULT_CIPHERS.split(':')
+      .filter((name) => !name.startsWith('TLS_'))
+      .join(':'),
+    ...VERSIONS,
     ...(directory === undefined ? {} : certificates(directory, verifyClient)),
     ...(pskFile === undefined ? {} : preSharedKeys(pskFile, directory !== undefined)),
-  }
-  return { upgrade: (socket) => upgrade(socket, options) }
-}
-
-// A tls.Server that never listens: given an open socket it does all that a listening one does with an accepted one,
-// the client's certificate included.
-function upgrade(socket: Socket, options: TlsOptions): Promise<TLSSocket> {
-  return new Promise((resolve, reject) => {
-    const server = createServer(options)
-    server.once('secureConnection', resolve)
-    server.once('tlsClientError', (error) => reject(error))
-    socket.once('close', () => reject(new Error('the client left during the TLS handshake')))
-    server.emit('connection', socket)
   })
 }
 
-/** The subject of the client's certificate as one line (CN=…, O=…); undefined where none was verified. */
-export function clientSubject(socket: TLSSocket): string | undefined {
-  if (!socket.authorized) return undefined
-  const subject = socket.getPeerX509Certificate()?.subject
-  return subject?.split('\n').join(',')
+/** How a handshake ended, as the tunnel tells it in front of all else (tls-tunnel.c). */
+export class TlsOutcome {
+  #bytes = Buffer.alloc(0)
+
+  /** The rest of `bytes` behind the outcome, when it is whole. */
+  receive(bytes: Uint8Array): Uint8Array | undefined {
+    this.#bytes = Buffer.concat([this.#bytes, bytes])
+    const end = this.#end
+    return this.#bytes.length < end ? undefined : this.#bytes.subarray(end)
+  }
+
+  get #end(): number {
+    return this.#bytes.length < HEAD_BYTES ? HEAD_BYTES : HEAD_BYTES + this.#bytes.readUInt32BE(1)
+  }
+
+  /** Why there is no secured connection. */
+  get failure(): string | undefined {
+    return this.#bytes[0] === SECURED ? undefined : this.#about.toString()
+  }
+
+  /** The subject of the client's certificate as one line (CN=…, O=…); undefined where none was verified. */
+  get subject(): string | undefined {
+    if (this.#about.length === 0) return undefined
+    return new X509Certificate(this.#about).subject.split('\n').join(',')
+  }
+
+  get #about(): Buffer {
+    return this.#bytes.subarray(HEAD_BYTES, this.#end)
+  }
 }

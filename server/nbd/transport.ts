@@ -25,15 +25,13 @@ export class Transport {
   readonly batch: ReplyBatch
   readonly resumeReading: () => void
   readonly #socket: Socket
-  readonly #fd: number | undefined
-  readonly #letGo: () => void
+  readonly #fd: number
   readonly #events: TransportEvents
   #linger: NodeJS.Timeout | undefined
 
-  constructor({ socket, fd, resumeReading, release }: AdoptedSocket, events: TransportEvents, budget?: PayloadBudget) {
+  constructor({ socket, fd, resumeReading }: AdoptedSocket, events: TransportEvents, budget?: PayloadBudget) {
     this.#socket = socket
     this.#fd = fd
-    this.#letGo = release
     this.resumeReading = resumeReading
     this.#events = events
     this.batch = new ReplyBatch(socket, fd, () => events.onDrained(), budget)
@@ -49,21 +47,20 @@ export class Transport {
 
   /** Bytes that have come meanwhile, put at the beginning of `target`; 0 when there are none, or nobody knows. */
   receiveNow(target: Uint8Array, patienceNs: number): number {
-    if (this.#fd === undefined || this.#socket.destroyed) return 0
+    if (this.#socket.destroyed) return 0
     return socketIo.receiveNow(this.#fd, target, patienceNs)
   }
 
-  /** `onTaken` is called when the kernel has taken these bytes, and all before them. */
+  /** `onTaken` is called when the kernel has taken these bytes, and all before them; not for a socket that fails. */
   write(bytes: Uint8Array, onTaken?: () => void): void {
-    this.#socket.write(bytes, onTaken)
+    this.#socket.write(bytes, (error) => {
+      if (!error) onTaken?.()
+    })
   }
 
   /** Gives the socket away, to be secured or served elsewhere; its end is no longer this transport's business. */
   release(): Socket {
     const { onError, onEnd } = this.#events
-    this.#letGo()
-    // A TLS handshake that the peer breaks off is over.
-    this.#socket.allowHalfOpen = false
     return this.#socket.off('error', onError).off('end', onEnd).off('close', this.#onClose)
   }
 
@@ -80,12 +77,11 @@ export class Transport {
 
   /** Whether `takeOut` would find anything. */
   get canMove(): boolean {
-    return this.#fd !== undefined && !this.#socket.destroyed
+    return !this.#socket.destroyed
   }
 
   /** The connection as a descriptor of its own, for a caller who closes it. @throws NoDescriptorError */
   duplicate(): number {
-    if (this.#fd === undefined) throw new TypeError('a socket without a descriptor cannot change processes')
     return duplicateDescriptor(this.#fd)
   }
 

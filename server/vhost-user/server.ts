@@ -4,8 +4,8 @@ import type { Socket } from 'node:net'
 import { NoDescriptorError, OpenError } from '../../backends/index.js'
 import type { DirectoryEntry, ExportDirectory } from '../io/directory.js'
 import type { ConnectionEvents, EndedFault, IoHost } from '../io/io-host.js'
+import { descriptorOf } from '../nbd/adopt-socket.js'
 import { boundOf, type Session } from '../nbd/guest.js'
-import { descriptorOf } from '../nbd/hand-over.js'
 import { type ListenAddress, type Listener, listenOn, listenOnMoved } from '../nbd/listen.js'
 import {
   CONNECTIONS_AT,

@@ -26,7 +26,7 @@ async function ends(): Promise<Ends> {
   const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve))
   const client = connect(path).pause()
   const sink = { target: Buffer.alloc(64), arrived: () => true }
-  const { socket, fd = -1 } = adoptSocket(await accepted, sink)
+  const { socket, fd } = adoptSocket(await accepted, sink)
   socket.on('error', () => undefined)
   server.close()
   after(() => {

@@ -2,7 +2,7 @@
 import { closeSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { descriptorOf } from '../../server/nbd/hand-over.js'
+import { descriptorOf } from '../../server/nbd/adopt-socket.js'
 import type { Scope } from './faults.js'
 import { scratchFolder } from './guest-images.js'
 import { Conversation, socketTo } from './vhost-user-conversation.js'

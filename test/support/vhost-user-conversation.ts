@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { decodeU64, encodeMessage, type Frame, MessageStream, VHOST_USER_NEED_REPLY_FLAG } from 'vhost-user-protocol'
 import { FdSocket } from '../../backends/index.js'
-import { descriptorOf } from '../../server/nbd/hand-over.js'
+import { descriptorOf } from '../../server/nbd/adopt-socket.js'
 
 /** A connected socket's descriptor. */
 export async function socketTo(path: string): Promise<number> {

@@ -82,13 +82,15 @@ if (skip === false) {
     for (const [ending, { said, end }] of Object.entries<Ending>(endings)) {
       test(`${ending} leaves nothing behind, though its client neither reads nor closes`, async (scope) => {
         await nobodyThere()
-        // What is opened for the first client stays open.
-        const first = await TlsSession.enter(port, trusting)
-        first.send(...reads(1))
-        await first.take(16 + MIB)
+        // What is opened for the first clients stays open: each thread that ciphers has its own.
+        const first = await Promise.all(Array.from({ length: CLIENTS }, () => TlsSession.enter(port, trusting)))
+        for (const session of first) {
+          session.send(...reads(1))
+          await session.take(16 + MIB)
+        }
         await candor.metrics()
-        const before = descriptors() - DESCRIPTORS
-        first.leave()
+        const before = descriptors() - CLIENTS * DESCRIPTORS
+        for (const session of first) session.leave()
         for (let index = 0; index < CLIENTS; index++) {
           const session = await enterSilently(scope)
           session.send(...said)
