@@ -69,7 +69,15 @@ static unsigned find_key(SSL *ssl, const char *identity, unsigned char *key, uns
 
 static int no_passphrase(char *into, int room, int writes, void *argument) {
   (void)into, (void)room, (void)writes, (void)argument;
-  return 0;
+  return -1;
+}
+
+/* Whether there was nothing more in a PEM text, rather than something that cannot be read. */
+static bool at_end(void) {
+  const unsigned long last = ERR_peek_last_error();
+  const bool ended = ERR_GET_LIB(last) == ERR_LIB_PEM && ERR_GET_REASON(last) == PEM_R_NO_START_LINE;
+  if (ended) ERR_clear_error();
+  return ended;
 }
 
 /* The server's certificate, and those behind it up to its authority. */
@@ -82,8 +90,7 @@ static bool use_chain(SSL_CTX *context, BIO *pem) {
     ok = SSL_CTX_add0_chain_cert(context, next) == 1;
     if (!ok) X509_free(next);
   }
-  if (ok) ERR_clear_error(); /* behind the last one there is none */
-  return ok;
+  return ok && at_end();
 }
 
 static bool use_key(SSL_CTX *context, BIO *pem) {
@@ -102,8 +109,7 @@ static bool believe(SSL_CTX *context, BIO *pem) {
     X509_free(authority);
     if (!ok) return false;
   }
-  if (count == 0) return false;
-  ERR_clear_error();
+  if (count == 0 || !at_end()) return false;
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
   return true;
 }
@@ -112,7 +118,7 @@ static SSL_CTX *new_context(void) {
   SSL_CTX *context = SSL_CTX_new(TLS_server_method());
   if (context == NULL) return NULL;
   SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET |
-                                   SSL_OP_CIPHER_SERVER_PREFERENCE);
+                                   SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_IGNORE_UNEXPECTED_EOF);
   /* A pre-shared key counts as a session that goes on, which belongs to nobody without a name. */
   SSL_CTX_set_session_id_context(context, (const unsigned char *)"candor", 6);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
@@ -182,9 +188,9 @@ static bool apply_keys(napi_env env, napi_value options, SSL_CTX *context) {
   if (ring == NULL || SSL_CTX_set_ex_data(context, ring_at, ring) != 1) return free(ring), false;
   if (napi_get_array_length(env, list, &count) != napi_ok) return false;
   ring->keys = calloc(count + 1, sizeof *ring->keys);
-  for (; ring->keys != NULL && ring->count < count; ring->count++) {
+  while (ring->keys != NULL && ring->count < count) {
     if (napi_get_element(env, list, ring->count, &pair) != napi_ok) return false;
-    if (!read_key(env, pair, &ring->keys[ring->count])) return false;
+    if (!read_key(env, pair, &ring->keys[ring->count++])) return false;
   }
   return ring->keys != NULL;
 }

@@ -51,6 +51,9 @@ static void end_tunnel(struct tls_thread *thread, struct tls_tunnel *tunnel) {
   if (tunnel->previous != NULL) tunnel->previous->next = tunnel->next;
   else thread->first = tunnel->next;
   if (tunnel->next != NULL) tunnel->next->previous = tunnel->previous;
+  /* Closing is not enough: a child between fork and exec has them open, too, and epoll would tell of a tunnel that is gone. */
+  epoll_ctl(thread->epoll, EPOLL_CTL_DEL, tunnel->client, NULL);
+  epoll_ctl(thread->epoll, EPOLL_CTL_DEL, tunnel->plain, NULL);
   tls_tunnel_free(tunnel);
   atomic_fetch_sub(&thread->count, 1);
 }
@@ -103,11 +106,13 @@ static void take_turns(struct tls_thread *thread) {
   while (tunnel != NULL) {
     struct tls_tunnel *next = tunnel->next_ready;
     tunnel->is_ready = false;
-    const enum tls_turn turn = tls_tunnel_turn(tunnel, now_ms());
+    const int64_t now = now_ms();
+    const enum tls_turn turn = tls_tunnel_turn(tunnel, now);
+    const bool is_late = tunnel->deadline_ms != 0 && now >= tunnel->deadline_ms;
     if (tunnel->deadline_ms != 0) thread->lingers = true;
-    if (turn == TLS_GOES_ON) make_ready(thread, tunnel);
     /* From a client that is gone nothing more will come, and nothing of what waits can be of use to it. */
-    else if (turn == TLS_IS_OVER || tunnel->client_gone) end_tunnel(thread, tunnel);
+    if (turn == TLS_IS_OVER || is_late || (turn == TLS_RESTS && tunnel->client_gone)) end_tunnel(thread, tunnel);
+    else if (turn == TLS_GOES_ON) make_ready(thread, tunnel);
     tunnel = next;
   }
 }

@@ -22,7 +22,9 @@
 #define TLS_SECURED 0
 #define TLS_FAILED 1
 #define RECORD_BYTES (16 * 1024)
-/* Pieces in each direction before others have their turn. */
+/* Before others have their turn. A client may send records that are no data (key updates), of which OpenSSL reads on as long as
+ * there are any. */
+#define READ_BYTES_A_TURN (64 * 1024)
 #define PIECES_A_TURN 4
 
 /* How the handshake ended. The pair is empty, and takes more than any certificate that OpenSSL takes. */
@@ -49,7 +51,7 @@ static void report_failed(struct tls_tunnel *tunnel) {
   tls_take_reason(reason);
   const long verified = SSL_get_verify_result(tunnel->ssl);
   const char *detail = verified == X509_V_OK ? "" : X509_verify_cert_error_string(verified);
-  if (tunnel->client_over) snprintf(sentence, sizeof sentence, "the client left during the TLS handshake");
+  if (tunnel->client_over || reason[0] == 0) snprintf(sentence, sizeof sentence, "the client left during the TLS handshake");
   else snprintf(sentence, sizeof sentence, "%s%s%s", reason, *detail == 0 ? "" : ": ", detail);
   report(tunnel, TLS_FAILED, sentence, strlen(sentence));
 }
@@ -63,7 +65,12 @@ static enum tls_turn shake_hands(struct tls_tunnel *tunnel, int64_t now_ms) {
     tls_flush_client(tunnel, now_ms); /* an alert, if it can be had */
     return TLS_IS_OVER;
   }
-  if (!tls_flush_client(tunnel, now_ms)) return TLS_IS_OVER;
+  if (!tls_flush_client(tunnel, now_ms)) {
+    tunnel->client_over = true;
+    report_failed(tunnel);
+    return TLS_IS_OVER;
+  }
+  if (done != 1 && tunnel->may_read == 0) return TLS_GOES_ON;
   if (done != 1) return error == SSL_ERROR_WANT_WRITE && tunnel->to_client.bytes == NULL ? TLS_GOES_ON : TLS_RESTS;
   tunnel->phase = TLS_OPEN;
   return report_secured(tunnel) ? TLS_GOES_ON : TLS_IS_OVER;
@@ -83,31 +90,32 @@ static bool decipher(struct tls_tunnel *tunnel) {
     }
     const int error = SSL_get_error(tunnel->ssl, ok);
     if (error == SSL_ERROR_ZERO_RETURN) tunnel->client_over = true;
-    return error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE || tunnel->client_over;
+    /* One who makes OpenSSL say more than there is room for, and takes none of it, means harm. */
+    return error == SSL_ERROR_WANT_READ || tunnel->client_over;
   }
   return true;
 }
 
 /* Whether there may be more of them. */
-static enum tls_turn carry_requests(struct tls_tunnel *tunnel) {
-  for (int count = 0; count < PIECES_A_TURN; count++) {
+static enum tls_turn carry_requests(struct tls_tunnel *tunnel, int64_t now_ms) {
+  for (;;) {
     if (!tunnel->plain_deaf && !tls_flush_plain(tunnel)) tunnel->plain_deaf = true;
     if (tunnel->plain_deaf) tls_give_piece(tunnel->pieces, &tunnel->to_plain);
-    if (tunnel->to_plain.bytes != NULL) return TLS_RESTS;
+    if (tunnel->to_plain.bytes != NULL || tunnel->plain_deaf) return TLS_RESTS;
     if (tunnel->client_over && !tunnel->told_over) shutdown(tunnel->plain, SHUT_WR);
     if (tunnel->client_over) tunnel->told_over = true;
     if (tunnel->client_over) return TLS_RESTS;
     if (!decipher(tunnel)) {
-      /* What came before it was the client's own. */
+      /* What came before it was the client's own; it is told what is wrong. */
       tls_flush_plain(tunnel);
+      tls_flush_client(tunnel, now_ms);
       return TLS_IS_OVER;
     }
     if (tunnel->to_plain.end == 0) {
       tls_give_piece(tunnel->pieces, &tunnel->to_plain);
-      if (!tunnel->client_over) return TLS_RESTS;
+      if (!tunnel->client_over) return tunnel->may_read == 0 ? TLS_GOES_ON : TLS_RESTS;
     }
   }
-  return TLS_GOES_ON;
 }
 
 /* Ciphers a piece; there is room for all of it, since nothing was on its way. */
@@ -153,20 +161,20 @@ static enum tls_turn part(struct tls_tunnel *tunnel, int64_t now_ms) {
   shutdown(tunnel->client, SHUT_WR);
   struct tls_piece waste = {0};
   if (!tls_take_piece(tunnel->pieces, &waste)) return TLS_IS_OVER;
-  ssize_t got;
-  do {
-    got = tls_receive_client(tunnel, waste.bytes, TLS_PIECE_ROOM);
-  } while (got > 0);
+  const ssize_t got = tls_receive_client(tunnel, waste.bytes, TLS_PIECE_ROOM);
   tls_give_piece(tunnel->pieces, &waste);
+  if (got > 0) return TLS_GOES_ON;
   return got == -1 ? TLS_RESTS : TLS_IS_OVER;
 }
 
 enum tls_turn tls_tunnel_turn(struct tls_tunnel *tunnel, int64_t now_ms) {
+  tunnel->may_read = READ_BYTES_A_TURN;
   if (tunnel->plain_closed && tunnel->phase == TLS_HANDSHAKE) return TLS_IS_OVER;
+  if (tunnel->plain_closed) tunnel->plain_deaf = true;
   if (tunnel->plain_closed && tunnel->deadline_ms == 0) tunnel->deadline_ms = now_ms + TLS_LINGER_MS;
   if (tunnel->phase == TLS_HANDSHAKE) return shake_hands(tunnel, now_ms);
   if (tunnel->phase == TLS_LEAVING) return part(tunnel, now_ms);
-  const enum tls_turn requests = carry_requests(tunnel);
+  const enum tls_turn requests = carry_requests(tunnel, now_ms);
   if (requests == TLS_IS_OVER) return TLS_IS_OVER;
   const enum tls_turn replies = carry_replies(tunnel, now_ms);
   return replies == TLS_RESTS ? requests : replies;

@@ -51,6 +51,7 @@ struct tls_tunnel {
   bool plain_deaf;                    /* nobody reads requests any more */
   bool plain_closed;                  /* its other end is gone, whatever lies between */
   bool client_gone;                   /* in both directions */
+  size_t may_read;                    /* bytes of the client's in this turn */
   int64_t deadline_ms;                /* of a client that takes nothing of its last replies; 0: none */
   struct tls_tunnel *previous, *next, *next_ready;
   bool is_ready;

@@ -51,7 +51,9 @@ ssize_t tls_receive_plain(struct tls_tunnel *tunnel, void *into, size_t length) 
 static int on_read(BIO *bio, char *into, int length) {
   struct tls_tunnel *tunnel = BIO_get_data(bio);
   BIO_clear_retry_flags(bio);
-  const ssize_t got = tls_receive_client(tunnel, into, (size_t)length);
+  const size_t wanted = (size_t)length < tunnel->may_read ? (size_t)length : tunnel->may_read;
+  const ssize_t got = wanted == 0 ? -1 : tls_receive_client(tunnel, into, wanted);
+  if (got > 0) tunnel->may_read -= (size_t)got;
   if (got == 0) tunnel->client_over = true;
   if (got == -1) BIO_set_retry_read(bio);
   return got < 0 ? -1 : (int)got;

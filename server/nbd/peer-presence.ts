@@ -5,7 +5,7 @@
 // send no more, which over TCP is all that is ever seen of a killed client, and over TCP and Unix sockets alike what
 // libnbd does behind NBD_CMD_DISC while it waits for its last replies. So the stream decides, as it does for a socket that
 // is read: an end behind NBD_CMD_DISC, which may lie unread in the socket, is a farewell, any other is the end of the
-// connection. (Under TLS the socket is one end of a tunnel, whose other end is closed as the peer closes.)
+// connection. (Under TLS the socket is one end of a tunnel, which passes the end on behind all that the peer had to say.)
 import type { Socket } from 'node:net'
 import { NBD_CMD_DISC, NBD_EXTENDED_REQUEST_MAGIC, NBD_REQUEST_MAGIC, requestHeaderBytes, viewOf } from 'nbd-protocol'
 import { hungUp, unreadTail } from '../../backends/index.js'

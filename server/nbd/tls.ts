@@ -122,7 +122,9 @@ export class TlsOutcome {
   /** The subject of the client's certificate as one line (CN=…, O=…); undefined where none was verified. */
   get subject(): string | undefined {
     if (this.#about.length === 0) return undefined
-    return new X509Certificate(this.#about).subject.split('\n').join(',')
+    // Node has none for an empty name, which certificates may have whose names are all alternative ones.
+    const subject = new X509Certificate(this.#about).subject as string | undefined
+    return subject?.split('\n').join(',')
   }
 
   get #about(): Buffer {

@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url'
 import { temporaryFolder } from '../support/candor.js'
 import { needsFuse } from '../support/fuse-disk.js'
 import { needs } from '../support/requirements.js'
+import { TLS_PROGRAMS } from '../support/tls-material.js'
 
 const BUILD = fileURLToPath(new URL('../../../tools/build-sanitized.mjs', import.meta.url))
 const ASAN = spawnSync('gcc', ['-print-file-name=libasan.so'], { encoding: 'utf8' }).stdout?.trim() ?? ''
@@ -70,6 +71,9 @@ describe('under sanitizers', { skip }, () => {
     ['native/vhost-queue-places.test.js', '.', false],
     ['native/vhost-inflight.test.js', '.', false],
     ['native/vhost-hostile.test.js', '.', false],
+    ['tls/tunnel.test.js', '.', needs(...TLS_PROGRAMS)],
+    ['tls/tunnel-ends.test.js', '.', needs(...TLS_PROGRAMS)],
+    ['tls/tunnel-outcomes.test.js', '.', needs(...TLS_PROGRAMS)],
     ['fuzz/vhost-ring.test.js', '.', false],
     ['vhost-user/foreign-descriptors.test.js', '.', needsFuse()],
     ['vhost-user/ring-driver.test.js', 'spoils', false],

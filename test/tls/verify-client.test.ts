@@ -1,5 +1,6 @@
 // --tls-verify-client: who has no certificate of the right authority gets no further, and nobody else notices.
 import assert from 'node:assert/strict'
+import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { OPT, REP } from '../support/conformance-numbers.js'
 import { WATCHDOG_MS } from '../support/conformance-server.js'
@@ -8,7 +9,7 @@ import { runTool, useTool } from '../support/interop.js'
 import { infoData, option, request } from '../support/raw-bytes.js'
 import { needs } from '../support/requirements.js'
 import { credentials, TlsSession } from '../support/tls-client.js'
-import { CLIENT_SUBJECT, makeTlsMaterial, PSK_USER, TLS_PROGRAMS } from '../support/tls-material.js'
+import { CLIENT_SUBJECT, makeClient, makeTlsMaterial, PSK_USER, TLS_PROGRAMS } from '../support/tls-material.js'
 import { handshakeFailures, serveTls, untilConnections, untilFailed } from '../support/tls-server.js'
 
 const skip = needs(...TLS_PROGRAMS, 'nbdinfo', 'qemu-img')
@@ -55,6 +56,17 @@ if (skip === false) {
       await untilConnections(candor, 0)
       await candor.stop()
       assert.match(candor.stderr(), new RegExp(`"subject":"${CLIENT_SUBJECT}"[^}]*"msg":"client attached"`))
+    })
+
+    test('a certificate whose subject is empty is served, as all of its names may be alternative ones', async (scope) => {
+      const nameless = makeClient(material, 'nameless', '/', join(material.folder, 'ca'))
+      const { candor, port } = await serveTls(scope, '1M', ...verifying, '--log-level', 'info')
+      const known = await TlsSession.enter(port, credentials(nameless, true))
+      known.leave()
+      await untilConnections(candor, 0)
+      await candor.stop()
+      assert.match(candor.stderr(), /"msg":"client attached"/)
+      assert.doesNotMatch(candor.stderr(), /"subject"/)
     })
   })
 
