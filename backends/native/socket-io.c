@@ -64,8 +64,17 @@ static napi_value receive_now(napi_env env, napi_callback_info info) {
   }
 }
 
-/* sendBuffer(fd, bytes) -> errno; EOPNOTSUPP but for Unix sockets: TCP's buffer grows until it is set. SO_SNDBUF of socket(7), which the kernel doubles, and cuts at
- * net.core.wmem_max unless the caller has CAP_NET_ADMIN. */
+int socket_send_buffer(int fd, int bytes) {
+  int domain = 0;
+  socklen_t size = sizeof domain;
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) return errno;
+  if (domain != AF_UNIX) return EOPNOTSUPP;
+  int result = setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes);
+  if (result != 0) result = setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+  return result == 0 ? 0 : errno;
+}
+
+/* sendBuffer(fd, bytes) -> errno. */
 static napi_value send_buffer(napi_env env, napi_callback_info info) {
   napi_value arguments[2];
   size_t count = 2;
@@ -73,13 +82,7 @@ static napi_value send_buffer(napi_env env, napi_callback_info info) {
   DOOR_OK(napi_get_cb_info(env, info, &count, arguments, NULL, NULL));
   DOOR_OK(napi_get_value_int32(env, arguments[0], &fd));
   DOOR_OK(napi_get_value_int32(env, arguments[1], &bytes));
-  int domain = 0;
-  socklen_t size = sizeof domain;
-  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) return door_int(env, errno);
-  if (domain != AF_UNIX) return door_int(env, EOPNOTSUPP);
-  int result = setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes);
-  if (result != 0) result = setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
-  return door_int(env, result == 0 ? 0 : errno);
+  return door_int(env, socket_send_buffer(fd, bytes));
 }
 
 /* freeNow(bytes): gives the memory behind a buffer back at once, not when V8 looks for garbage; nothing of it is left. */

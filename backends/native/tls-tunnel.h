@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 /* What is ciphered, or given to the export's thread, at once. */
-#define TLS_PIECE_BYTES (128 * 1024)
+#define TLS_PIECE_BYTES (64 * 1024)
 /* What TLS adds to it: at most 256 bytes a record of 16 KiB, and a handshake's or a key's own messages. */
 #define TLS_PIECE_ROOM (TLS_PIECE_BYTES + 24 * 1024)
 
@@ -52,6 +52,7 @@ struct tls_tunnel {
   bool plain_closed;                  /* its other end is gone, whatever lies between */
   bool client_gone;                   /* in both directions */
   size_t may_read;                    /* bytes of the client's in this turn */
+  bool was_full, has_large_buffer;    /* the client's socket */
   int64_t deadline_ms;                /* of a client that takes nothing of its last replies; 0: none */
   struct tls_tunnel *previous, *next, *next_ready;
   bool is_ready;

@@ -9,6 +9,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "socket-io.h"
+
+/* A wish, which the kernel doubles. */
+#define LARGE_BUFFER_BYTES (2 << 20)
+#define LARGE_BUFFERS_MAX 16
+
 bool tls_take_piece(struct tls_pieces *pieces, struct tls_piece *piece) {
   if (piece->bytes == NULL) {
     piece->start = piece->end = 0;
@@ -27,6 +33,8 @@ void tls_give_piece(struct tls_pieces *pieces, struct tls_piece *piece) {
 void tls_pieces_free(struct tls_pieces *pieces) {
   while (pieces->count > 0) free(pieces->spare[--pieces->count]);
 }
+
+static atomic_int large_buffers;
 
 static ssize_t receive(int fd, void *into, size_t length, bool ends, bool *drained) {
   if (*drained) return -1;
@@ -123,9 +131,19 @@ void tls_tunnel_abandon(struct tls_tunnel *tunnel) {
 void tls_tunnel_free(struct tls_tunnel *tunnel) {
   tls_give_piece(tunnel->pieces, &tunnel->to_client);
   tls_give_piece(tunnel->pieces, &tunnel->to_plain);
+  if (tunnel->has_large_buffer) atomic_fetch_sub(&large_buffers, 1);
   close(tunnel->client);
   close(tunnel->plain);
   tls_tunnel_abandon(tunnel);
+}
+
+/* One of few gets a larger send buffer when it is full for the first time: the usual 208 KiB of a Unix socket are three pieces, and
+ * the kernel tells of room only when three quarters of it are free. */
+static void enlarge(struct tls_tunnel *tunnel) {
+  tunnel->was_full = true;
+  tunnel->has_large_buffer = atomic_fetch_add(&large_buffers, 1) < LARGE_BUFFERS_MAX &&
+                             socket_send_buffer(tunnel->client, LARGE_BUFFER_BYTES) == 0;
+  if (!tunnel->has_large_buffer) atomic_fetch_sub(&large_buffers, 1);
 }
 
 static bool flush(struct tls_tunnel *tunnel, int fd, struct tls_piece *piece) {
@@ -142,7 +160,11 @@ static bool flush(struct tls_tunnel *tunnel, int fd, struct tls_piece *piece) {
 bool tls_flush_client(struct tls_tunnel *tunnel, int64_t now_ms) {
   if (tunnel->to_client.bytes == NULL) return true;
   const size_t before = tunnel->to_client.start;
-  const bool ok = flush(tunnel, tunnel->client, &tunnel->to_client);
+  bool ok = flush(tunnel, tunnel->client, &tunnel->to_client);
+  if (ok && tunnel->to_client.bytes != NULL && !tunnel->was_full) {
+    enlarge(tunnel);
+    ok = flush(tunnel, tunnel->client, &tunnel->to_client);
+  }
   const bool moved = tunnel->to_client.bytes == NULL || tunnel->to_client.start > before;
   if (tunnel->deadline_ms != 0 && moved) tunnel->deadline_ms = now_ms + TLS_LINGER_MS;
   return ok;
