@@ -130,23 +130,26 @@ static SSL_CTX *new_context(void) {
   return context;
 }
 
-/* A text's bytes with a zero behind them; NULL when the option is not there. The caller frees it. */
-static char *text_option(napi_env env, napi_value options, const char *name, size_t *length) {
-  napi_value value;
+static bool option_of(napi_env env, napi_value options, const char *name, napi_value *value, bool *says) {
   napi_valuetype type;
-  if (napi_get_named_property(env, options, name, &value) != napi_ok || napi_typeof(env, value, &type) != napi_ok) return NULL;
-  if (type != napi_string || napi_get_value_string_utf8(env, value, NULL, 0, length) != napi_ok) return NULL;
-  char *text = OPENSSL_malloc(*length + 1);
-  if (text != NULL) napi_get_value_string_utf8(env, value, text, *length + 1, length);
-  return text;
+  if (napi_get_named_property(env, options, name, value) != napi_ok || napi_typeof(env, *value, &type) != napi_ok) return false;
+  *says = type != napi_undefined;
+  return true;
 }
 
-/* What an option says to a context, as a text or as a PEM file's; true when it says nothing. */
+/* What an option says to a context, as a text or as a PEM file's; true when it is undefined. One that cannot be read is an
+ * error: without its authorities a server would let everybody in. */
 static bool apply(napi_env env, napi_value options, const char *name, SSL_CTX *context, bool (*use)(SSL_CTX *, BIO *)) {
+  napi_value value;
+  bool says;
   size_t length;
-  char *text = text_option(env, options, name, &length);
-  if (text == NULL) return true;
-  BIO *bio = BIO_new_mem_buf(text, (int)length);
+  if (!option_of(env, options, name, &value, &says)) return false;
+  if (!says) return true;
+  if (napi_get_value_string_utf8(env, value, NULL, 0, &length) != napi_ok) return false;
+  char *text = OPENSSL_malloc(length + 1);
+  if (text == NULL) return false;
+  const bool whole = napi_get_value_string_utf8(env, value, text, length + 1, &length) == napi_ok;
+  BIO *bio = whole ? BIO_new_mem_buf(text, (int)length) : NULL;
   const bool ok = bio != NULL && use(context, bio);
   BIO_free(bio);
   OPENSSL_clear_free(text, length + 1);
@@ -177,16 +180,15 @@ static bool read_key(napi_env env, napi_value pair, struct pre_shared_key *into)
   return napi_get_value_string_utf8(env, identity, into->identity, length + 1, &length) == napi_ok;
 }
 
-/* keys: [identity, Uint8Array][]; true when there are none. */
+/* keys: [identity, Uint8Array][]; true when it is undefined. */
 static bool apply_keys(napi_env env, napi_value options, SSL_CTX *context) {
   napi_value list, pair;
-  bool is_array = false;
-  if (napi_get_named_property(env, options, "keys", &list) != napi_ok) return false;
-  if (napi_is_array(env, list, &is_array) != napi_ok || !is_array) return true;
+  bool says;
+  if (!option_of(env, options, "keys", &list, &says)) return false;
+  if (!says) return true;
   struct key_ring *ring = calloc(1, sizeof *ring);
   uint32_t count;
-  if (ring == NULL || SSL_CTX_set_ex_data(context, ring_at, ring) != 1) return free(ring), false;
-  if (napi_get_array_length(env, list, &count) != napi_ok) return false;
+  if (ring == NULL || napi_get_array_length(env, list, &count) != napi_ok || SSL_CTX_set_ex_data(context, ring_at, ring) != 1) return free(ring), false;
   ring->keys = calloc(count + 1, sizeof *ring->keys);
   while (ring->keys != NULL && ring->count < count) {
     if (napi_get_element(env, list, ring->count, &pair) != napi_ok) return false;

@@ -157,6 +157,7 @@ if (skip === false) {
       ['an empty certificate', { cert: '' }, 'no start line'],
       ['a key that is something else', { key: 'no key' }, 'unsupported'],
       ['an empty authority', { ca: '' }, 'no start line'],
+      ['an authority that is no text', { ca: Buffer.from('bytes') as unknown as string }, 'OpenSSL does not take them'],
       ['ciphers that nobody knows', { ciphers: 'NONE-OF-THESE' }, 'no cipher match'],
     ] as const) {
       test(`with ${what}`, () => {
