@@ -1,8 +1,8 @@
 # candor as a container: only what runs, as an ordinary user, on a root file system that may be read-only.
 #   docker build -t candor .
 #   docker run --rm --read-only -p 127.0.0.1:10809:10809 -p 127.0.0.1:9809:9809 -v disks:/images -v state:/var/lib/candor candor
-# docs/sidecar.md tells of volumes, signals and probes. NODE is the major version of Node: 20, 22, 24, …
-ARG NODE=20
+# docs/sidecar.md tells of volumes, signals and probes. NODE is the major version of Node: 22, 24, 26, …
+ARG NODE=24
 
 # The larger image has the compiler that the two native addons need, and the headers of its Node.
 FROM docker.io/library/node:${NODE}-bookworm AS build

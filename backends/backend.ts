@@ -46,7 +46,7 @@ export interface SparseRead {
   readonly runs: readonly Extent[]
 }
 
-/** Hands out a buffer of at least so many bytes, at the beginning of memory of its own. */
+/** Hands out a buffer of at least so many bytes, at a multiple of 8 in its memory. */
 export type TakeBuffer = (bytes: number) => Uint8Array
 
 /** What a look at the image under our feet found. */

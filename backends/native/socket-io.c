@@ -85,6 +85,19 @@ static napi_value send_buffer(napi_env env, napi_callback_info info) {
   return door_int(env, socket_send_buffer(fd, bytes));
 }
 
+/* toLine(bytes, lineBytes) -> bytes from their beginning to the next multiple of lineBytes, a power of two, in memory. */
+static napi_value to_line(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  size_t count = 2, size;
+  uint32_t line;
+  void *data = NULL;
+  napi_typedarray_type type;
+  DOOR_OK(napi_get_cb_info(env, info, &count, arguments, NULL, NULL));
+  DOOR_OK(napi_get_typedarray_info(env, arguments[0], &type, &size, &data, NULL, NULL));
+  DOOR_OK(napi_get_value_uint32(env, arguments[1], &line));
+  return door_int(env, (int)(-(uintptr_t)data & (line - 1)));
+}
+
 /* freeNow(bytes): gives the memory behind a buffer back at once, not when V8 looks for garbage; nothing of it is left. */
 static napi_value free_now(napi_env env, napi_callback_info info) {
   napi_value argument, memory;
@@ -101,6 +114,7 @@ napi_status socket_io_define(napi_env env, napi_value exports) {
   const napi_property_descriptor properties[] = {
       {"sendNow", NULL, send_now, NULL, NULL, NULL, napi_default, NULL},
       {"receiveNow", NULL, receive_now, NULL, NULL, NULL, napi_default, NULL},
+      {"toLine", NULL, to_line, NULL, NULL, NULL, napi_default, NULL},
       {"freeNow", NULL, free_now, NULL, NULL, NULL, napi_default, NULL},
       {"sendBuffer", NULL, send_buffer, NULL, NULL, NULL, napi_default, NULL},
   };

@@ -7,6 +7,8 @@ export interface SocketIo {
   sendNow(fd: number, bytes: Uint8Array, start: number, length: number): number
   /** recv(2) with MSG_DONTWAIT, again and again for `patienceNs`: bytes that came, 0 when there are none. */
   receiveNow(fd: number, bytes: Uint8Array, patienceNs: number): number
+  /** Bytes from the beginning of a buffer to the next address that is a multiple of `lineBytes`, a power of two. */
+  toLine(bytes: Uint8Array, lineBytes: number): number
   /** Frees the memory behind a buffer, which nobody may look at any more, without waiting for V8 to find it. */
   freeNow(bytes: Uint8Array): void
   /** SO_SNDBUF of socket(7). Returns an errno. */

@@ -13,9 +13,12 @@ function roundUp(bytes: number): number {
   return Math.ceil(bytes / NUMBER_BYTES) * NUMBER_BYTES
 }
 
+/** Data are copied fastest to the beginning of a cache line, if the buffer begins one. */
+const LINE_BYTES = 64
+
 /** Where things lie in the buffer of a sparse read: headroom, data, runs; aligned as IO_RUNS_AT of io-ops.h asks. */
 export function sparseReadRoom(headroom: number, length: number): { start: number; runsAt: number; bytes: number } {
-  const start = roundUp(headroom)
+  const start = Math.ceil(headroom / LINE_BYTES) * LINE_BYTES
   const runsAt = roundUp(start + length + NUMBER_BYTES)
   return { start, runsAt, bytes: runsAt + NUMBER_BYTES * (1 + 2 * RUNS_MAX) }
 }

@@ -33,5 +33,6 @@ export async function readSparse(
     return outcome === DONE ? { buffer, start, runs: [{ length, hole: false, zero: false }] } : outcome
   }
   const outcome = await image.run(IO_READ_SPARSE, RUNS_MAX, buffer, start, length, offset)
-  return outcome === DONE ? { buffer, start, runs: runsOf(new Float64Array(buffer.buffer, runsAt), offset) } : outcome
+  if (outcome !== DONE) return outcome
+  return { buffer, start, runs: runsOf(new Float64Array(buffer.buffer, buffer.byteOffset + runsAt), offset) }
 }

@@ -1,6 +1,6 @@
 // A frame that is put together in a buffer of its own. Law: it is exactly the frame's bytes, and is given on when it is whole.
 import { viewOf } from 'nbd-protocol'
-import { giveBuffer, takeBuffer } from './buffer-pool.js'
+import { giveBuffer, headAt, takeBuffer } from './buffer-pool.js'
 import type { FrameHold } from './frame-hold.js'
 import { PIECE_BYTES } from './payload-feed.js'
 import type { Region } from './region.js'
@@ -13,10 +13,11 @@ export class KeptFrame {
   /** What had come when its hold was last touched. */
   #touchedAt = 0
 
-  /** A frame of `size` bytes, which begins with `first`. */
-  constructor(size: number, first: Uint8Array, hold: FrameHold | undefined) {
-    this.#pooled = takeBuffer(size)
-    this.#bytes = this.#pooled.subarray(0, size)
+  /** A frame of `size` bytes, which begins with `first`, and has its payload behind `headerBytes`. */
+  constructor(size: number, headerBytes: number, first: Uint8Array, hold: FrameHold | undefined) {
+    const at = headAt(headerBytes)
+    this.#pooled = takeBuffer(at + size)
+    this.#bytes = this.#pooled.subarray(at, at + size)
     this.#bytes.set(first)
     this.#filled = first.length
     this.#hold = hold

@@ -3,7 +3,7 @@
 import { NBD_CMD_FLAG_DF, type ReplyStyle, type Request, viewOf } from 'nbd-protocol'
 import { type Backend, DONE, EIO, type Outcome } from '../../backends/index.js'
 import type { Export } from '../exports/export.js'
-import { giveBuffer, takeBuffer } from './buffer-pool.js'
+import { giveBuffer, headAt, takeBuffer } from './buffer-pool.js'
 import { encodeReadHeader, encodeReadRuns, readHeaderBytes } from './replies.js'
 
 /** The parts of a whole reply; `pooled` is the pool's buffer behind them, given back when nobody needs it. */
@@ -55,9 +55,9 @@ export function readReply(backend: Backend, style: ReplyStyle, request: Request)
 
 async function readPlain(backend: Backend, style: ReplyStyle, request: Request): Promise<ReadReply | Outcome> {
   const start = readHeaderBytes(style)
-  const end = start + request.length
-  const pooled = request.length < POOLED_MIN ? undefined : takeBuffer(end)
-  const reply = pooled?.subarray(0, end) ?? Buffer.allocUnsafeSlow(end)
+  const [at, bytes] = [headAt(start), start + request.length]
+  const pooled = request.length < POOLED_MIN ? undefined : takeBuffer(at + bytes)
+  const reply = pooled?.subarray(at, at + bytes) ?? Buffer.allocUnsafeSlow(bytes)
   const outcome = await backend.read(reply, start, request.length, request.offset)
   if (outcome === DONE) {
     encodeReadHeader(viewOf(reply), 0, style, request)

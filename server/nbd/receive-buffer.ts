@@ -12,7 +12,8 @@ import { HEADROOM_BYTES, SLAB_BYTES, slab, slabTarget, slabView } from './slab.j
 
 /** Larger frames are not put together: their payload is handed on as it comes. A whole MiB and its header are. */
 export const FRAME_BYTES_MAX = (1 << 20) + 32
-
+/** Between large frames there may be a small one: a hole between data. */
+const LARGE_FOR = 2
 const NOTHING = new Uint8Array(0)
 
 export class ReceiveBuffer {
@@ -29,8 +30,8 @@ export class ReceiveBuffer {
   /** Where the bytes that come next were promised room. */
   #lent: 'slab' | 'frame' | 'feed' = 'slab'
   lentBytes = 0
-  /** The last frame had a buffer of its own; the next one most likely will. */
-  #large = false
+  /** Above 0 the next frame most likely gets a buffer of its own, as one of the last two did. */
+  #large = 0
 
   constructor(sink: FrameSink) {
     this.#sink = sink
@@ -48,7 +49,7 @@ export class ReceiveBuffer {
     if (this.#lent === 'frame' && this.#frame !== undefined) return this.#frame.target
     if (this.#lent === 'feed' && this.#feed !== undefined) return this.#feed.target
     // Behind one large frame, unless it waits, most likely comes another: its header alone is read, no payload copied.
-    return this.#large && this.#waiting === undefined ? slabTarget.subarray(0, this.#sink.headerBytes) : slabTarget
+    return this.#large > 0 && this.#waiting === undefined ? slabTarget.subarray(0, this.#sink.headerBytes) : slabTarget
   }
 
   get #room(): 'slab' | 'frame' | 'feed' {
@@ -171,7 +172,7 @@ export class ReceiveBuffer {
   #closeFeed(): void {
     if (this.#feed?.left !== 0) return
     this.#feed = undefined
-    this.#large = true
+    this.#large = LARGE_FOR
   }
 
   #fill(frame: KeptFrame, length: number): void {
@@ -208,7 +209,7 @@ export class ReceiveBuffer {
     const { bytes, view, at, end, pooled } = region
     const stopped = this.#sink.serve(bytes, view, at, end, pooled)
     if (stopped < end && this.#sink.halted) return this.#wait(region, stopped)
-    this.#large = pooled !== undefined
+    this.#large = pooled !== undefined ? LARGE_FOR : Math.max(0, this.#large - 1)
     // What is handed on may have to wait, and is given back where that ends: never here as well.
     if (stopped < end && this.#keepPartial({ ...region, at: stopped })) return
     if (pooled === undefined || !this.#sink.keeps) release(region, slab)
@@ -230,7 +231,7 @@ export class ReceiveBuffer {
       return this.#handOn(region, size)
     } else {
       const hold = size > FRAME_BYTES_MAX ? this.#sink.hold(size) : undefined
-      this.#frame = new KeptFrame(size, bytes.subarray(at, end), hold)
+      this.#frame = new KeptFrame(size, this.#sink.headerBytes, bytes.subarray(at, end), hold)
     }
     return false
   }

@@ -74,6 +74,31 @@ test('behind a header that waits, much is read at once, though the frame before 
   assert.equal(receive.ahead, HEADER_BYTES + MIB)
 })
 
+test('between large frames a small one is read as they are: its header alone; behind two small ones much is read at once', () => {
+  const receive = new ReceiveBuffer(
+    sinkOf({
+      serve: (_bytes, view, at, end) =>
+        end - at < HEADER_BYTES || end - at < frameSize(view, at, false) ? at : at + frameSize(view, at, false),
+    }),
+  )
+  const come = (bytes: Uint8Array) => {
+    receive.target.set(bytes)
+    receive.arrived(bytes.length)
+  }
+  const small = writeRequest('simple', 1n, 0, new Uint8Array(0))
+  const large = writeRequest('simple', 2n, 0, pattern(128 * KIB, 1))
+  for (let time = 0; time < 2; time++) {
+    come(large.subarray(0, HEADER_BYTES))
+    assert.equal(receive.target.length, 128 * KIB)
+    come(large.subarray(HEADER_BYTES))
+    assert.equal(receive.target.length, HEADER_BYTES)
+    come(small)
+    assert.equal(receive.target.length, HEADER_BYTES)
+  }
+  come(small)
+  assert.ok(receive.target.length > MIB)
+})
+
 test('large WRITEs that came in one piece are handed on whole, however often they have to wait', () => {
   const takers: SlowTaker[] = []
   const sink = sinkOf({

@@ -1,5 +1,5 @@
 // The container image, built by buildah from the project's own Dockerfile. Law: nothing is pulled. A Debian 12 made by debootstrap
-// with the Node that runs the tests stands in for the public node:20-bookworm and node:20-bookworm-slim; both are kept in .cache.
+// with the Node that runs the tests stands in for the public images node:VERSION-bookworm and -bookworm-slim; both are kept in .cache.
 import { execFileSync } from 'node:child_process'
 import {
   copyFileSync,
@@ -20,8 +20,9 @@ const root = fileURLToPath(new URL('../../..', import.meta.url))
 const CACHE = join(root, '.cache/container')
 const STORAGE = ['--root', join(CACHE, 'storage'), '--runroot', join(CACHE, 'run')]
 const DEBIAN = join(CACHE, 'debian-12')
-const SLIM = 'docker.io/library/node:20-bookworm-slim'
-const WHOLE = 'docker.io/library/node:20-bookworm'
+const NODE = `${Number.parseInt(process.versions.node, 10)}`
+const SLIM = `docker.io/library/node:${NODE}-bookworm-slim`
+const WHOLE = `docker.io/library/node:${NODE}-bookworm`
 const IMAGE = `localhost/candor-of-${process.pid}`
 const TOOLCHAIN = 'apt-get update -qq && apt-get install -y -qq --no-install-recommends make g++ python3'
 
@@ -121,7 +122,8 @@ export function containerImage(scope: TestContext): ContainerImage {
     buildah('rmi', '--prune', '--force')
   })
   const how = ['--isolation', 'chroot', '--network', 'host', '--format', 'docker', '--pull-never']
-  buildah('build', ...how, ...authority(), '--build-arg', 'REVISION=tested', '--tag', IMAGE, '.')
+  const words = ['--build-arg', `NODE=${NODE}`, '--build-arg', 'REVISION=tested']
+  buildah('build', ...how, ...authority(), ...words, '--tag', IMAGE, '.')
   const container = buildah('from', '--pull-never', IMAGE)
   const rootfs = buildah('mount', container)
   const { Docker } = JSON.parse(buildah('inspect', '--type', 'image', IMAGE)) as { Docker: { config: ImageConfig } }
