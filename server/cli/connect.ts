@@ -7,7 +7,7 @@ import { type ByteStream, ClientHandshake } from 'nbd-protocol'
 import { UsageError } from '../values.js'
 
 const DEFAULT_PORT = 10809
-const PSK_CIPHERS = 'PSK-AES256-GCM-SHA384:ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384'
+const PSK_CIPHERS = 'ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:PSK-AES256-GCM-SHA384'
 
 export interface NbdTarget {
   readonly exportName: string

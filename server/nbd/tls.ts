@@ -29,7 +29,7 @@ const HEAD_BYTES = 5
 const SECURED = 0
 
 /** Suites whose key both sides know. */
-const PSK_CIPHERS = 'ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:PSK-AES256-GCM-SHA384:PSK-AES128-GCM-SHA256'
+const PSK_CIPHERS = 'ECDHE-PSK-CHACHA20-POLY1305:PSK-AES256-GCM-SHA384:PSK-AES128-GCM-SHA256'
 
 /** An external key goes with SHA-256 in TLS 1.3; OpenSSL would choose SHA-384 and fall back to certificates. */
 const SHA256_FIRST = 'TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384'
@@ -44,11 +44,23 @@ function readPem(directory: string, name: string): Buffer {
   }
 }
 
+/** Of both forms in which openssl writes keys. */
+const ENCRYPTED = /^(-----BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: 4,ENCRYPTED)/m
+
+function readKey(directory: string): string {
+  const key = readPem(directory, 'server-key.pem').toString('latin1')
+  if (!ENCRYPTED.test(key)) return key
+  const path = join(directory, 'server-key.pem')
+  throw new OpenError(
+    `${path} wants a passphrase, which nobody is there to type: 'openssl pkey -in ${path}' writes it without one`,
+  )
+}
+
 function certificates(directory: string, verifyClient: boolean): Partial<TlsSettings> {
   const read = (name: string) => readPem(directory, name).toString('latin1')
   const settings = {
     cert: read('server-cert.pem'),
-    key: read('server-key.pem'),
+    key: readKey(directory),
     ca: verifyClient ? read('ca-cert.pem') : undefined,
   }
   try {

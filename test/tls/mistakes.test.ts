@@ -1,5 +1,6 @@
 // Credentials that are of no use: one sentence that names the file, exit code 1, and nothing is opened.
-import { copyFileSync, cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { createPrivateKey } from 'node:crypto'
+import { copyFileSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { type Mistake, type Scene, serving, testMistakes } from '../support/faults-mistakes.js'
@@ -49,7 +50,18 @@ function pemMistakes(server: string, otherKey: string): Mistake[] {
     words: spoilt(server, (tls) => copyFileSync(otherKey, join(tls, 'server-key.pem'))),
     says: ['{folder}/tls', 'of no use'],
   }
-  return [...each, wrongKey]
+  const locked = (['pkcs8', 'sec1'] as const).map(
+    (type): Mistake => ({
+      title: `a key that wants a passphrase, as ${type}`,
+      words: spoilt(server, (tls) => {
+        const path = join(tls, 'server-key.pem')
+        const how = { type, format: 'pem', cipher: 'aes-256-cbc', passphrase: 'secret' } as const
+        writeFileSync(path, createPrivateKey(readFileSync(path)).export(how))
+      }),
+      says: ['{folder}/tls/server-key.pem wants a passphrase', "'openssl pkey -in {folder}/tls/server-key.pem'"],
+    }),
+  )
+  return [...each, wrongKey, ...locked]
 }
 
 function psk(content: string | undefined, ...more: readonly string[]): (scene: Scene) => string[] {
