@@ -68,7 +68,7 @@ export { type ChosenEngine, chooseIoEngine, IO_ENGINES, type IoEngineWish } from
 export type { IoData, IoVector } from './native/io-vector.js'
 export { pagePipe } from './native/page-pipe.js'
 export { type ProcessDoor, processDoor } from './native/process-door.js'
-export { socketIo } from './native/socket-io.js'
+export { LINE_BYTES, socketIo } from './native/socket-io.js'
 export { TLS_1_2, TLS_1_3, type TlsContext, type TlsSettings, TlsTunnels, tlsContext } from './native/tls.js'
 export {
   MEMORY_REGIONS_MAX,

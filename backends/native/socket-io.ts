@@ -2,6 +2,9 @@
 // of no use once that was destroyed.
 import { fileIo } from './file-io.js'
 
+/** What the processor's caches move at once: the kernel copies bulk fastest to and from the beginning of such a line. */
+export const LINE_BYTES = 64
+
 export interface SocketIo {
   /** send(2) with MSG_DONTWAIT: bytes taken, 0 when the peer's buffer is full, or minus errno. */
   sendNow(fd: number, bytes: Uint8Array, start: number, length: number): number

@@ -1,6 +1,7 @@
 // Runs of data and holes as the addon tells them: numbers behind the data of a read, or in a buffer of their own.
 import type { Extent } from '../backend.js'
 import { IO_EXTENTS, RUN_DATA, RUN_HOLE } from '../native/file-io.js'
+import { LINE_BYTES } from '../native/socket-io.js'
 import { DONE, errnoOf, type Outcome } from '../outcome.js'
 import type { HeldImage } from './held-image.js'
 
@@ -13,10 +14,7 @@ function roundUp(bytes: number): number {
   return Math.ceil(bytes / NUMBER_BYTES) * NUMBER_BYTES
 }
 
-/** Data are copied fastest to the beginning of a cache line, if the buffer begins one. */
-const LINE_BYTES = 64
-
-/** Where things lie in the buffer of a sparse read: headroom, data, runs; aligned as IO_RUNS_AT of io-ops.h asks. */
+/** Where things lie in the buffer of a sparse read: headroom, data at a cache line if the buffer begins one, runs; aligned as IO_RUNS_AT of io-ops.h asks. */
 export function sparseReadRoom(headroom: number, length: number): { start: number; runsAt: number; bytes: number } {
   const start = Math.ceil(headroom / LINE_BYTES) * LINE_BYTES
   const runsAt = roundUp(start + length + NUMBER_BYTES)

@@ -4,7 +4,7 @@ import { STALLED } from '../native/file-io.js'
 import type { Outcome } from '../outcome.js'
 
 /** After an inline write that stalled, writes go to the pool for this long. */
-const STAND_BACK_MS = 250
+export const STAND_BACK_MS = 250
 
 /** Zeroing or punching no more than this ends soon: 256 blocks of 4 KiB cannot be more extents than that. */
 const SHORT_BYTES_MAX = 1 << 20

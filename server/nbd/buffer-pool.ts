@@ -1,10 +1,8 @@
 // Large buffers that are used again and again in one thread: memory that the kernel has just given is slow to touch
 // for the first time. Law: they begin at a line of the processor's cache, since the kernel copies from there in two thirds
 // of the time (ARCHITECTURE.md).
-import { socketIo } from '../../backends/index.js'
+import { LINE_BYTES, socketIo } from '../../backends/index.js'
 
-/** What the processor's caches move at once. */
-const LINE_BYTES = 64
 /** Room for what stands in front of a payload: a power of two of data and its header make one buffer. */
 const HEAD_BYTES = 2 * LINE_BYTES
 /** Sizes are powers of two from 128 KiB to 4 MiB, and whole MiB above; and the head. */

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { emptyRequest, NBD_CMD_READ, type ReplyStyle } from 'nbd-protocol'
-import { DONE, openBackend, socketIo } from '../../backends/index.js'
+import { DONE, LINE_BYTES, openBackend, socketIo } from '../../backends/index.js'
 import { giveBuffer, headAt, takeBuffer } from '../../server/nbd/buffer-pool.js'
 import { KeptFrame } from '../../server/nbd/kept-frame.js'
 import { readReply } from '../../server/nbd/read-reply.js'
@@ -13,7 +13,6 @@ import { imageAt } from '../support/controlled.js'
 import { KIB, MIB, pattern } from '../support/large-writes.js'
 import { changed } from '../support/linux-disk-media.js'
 
-const LINE_BYTES = 64
 const STYLES: readonly ReplyStyle[] = ['simple', 'structured', 'extended']
 
 function beginsLine(bytes: Uint8Array): boolean {
